@@ -1,0 +1,1 @@
+"""Where threads live: one saver a file, all behind `open_checkpointer`."""

@@ -1,0 +1,1 @@
+"""The graph: its steps, its edges, and the pipeline that runs it by thread ID."""

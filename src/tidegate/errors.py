@@ -1,0 +1,206 @@
+"""Every error of Tidegate, sorted by what the caller can do about it.
+
+TidegateError
+├── DocumentError               use another document, or mend this one
+│   ├── SourceUnavailable         the path or URL gave nothing
+│   ├── UnsupportedDocument       no converter for this type
+│   ├── EmptyDocument             zero bytes, or white space only
+│   ├── EncryptedDocument         needs a password
+│   ├── BrokenDocument            damaged, or not what it claims to be
+│   ├── DocumentTooLarge          over a size limit
+│   └── NoTextInDocument          a scan, or pictures only
+├── SettingsError               change a setting
+│   └── MissingExtra              install an extra
+├── ThreadError                 look at the thread
+│   ├── ThreadNotFound            no thread has this ID
+│   ├── DocumentMismatch          the thread ID belongs to another document
+│   ├── IncompatibleThread        its stored state does not fit this code
+│   └── CheckpointDamaged         its stored state cannot be read
+├── StateInvalid                stored state does not fit this code; a thread's becomes IncompatibleThread
+└── ServiceError                what a call to a service came to
+    ├── Transient                 try again
+    ├── RateLimited               try again after `retry_after`
+    ├── Refused                   the service rejects these credentials
+    ├── Permanent                 this request will never succeed
+    ├── NotFound                  the service answered: there is no such thing
+    ├── BudgetExceeded            the time allowed for the whole call is used up
+    └── CircuitOpen               try again in `retry_in`, or take another route now
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TidegateError(Exception):
+    """Whatever Tidegate raises on purpose."""
+
+
+class DocumentError(TidegateError):
+    """The document cannot be worked on; nothing about it is stored as finished."""
+
+    def __init__(self, source: str, problem: str, way_out: str) -> None:
+        """Name the document, what is wrong with it, and what its owner can do."""
+        super().__init__(f"{source}: {problem}; {way_out}")
+        self.source = source
+        self.problem = problem
+        self.way_out = way_out
+
+    def __reduce__(self) -> tuple[type[DocumentError], tuple[str, str, str]]:
+        return type(self), (self.source, self.problem, self.way_out)
+
+
+class SourceUnavailable(DocumentError):
+    """The path or URL could not be read."""
+
+
+class UnsupportedDocument(DocumentError):
+    """No converter reads this type of document."""
+
+
+class EmptyDocument(DocumentError):
+    """The document has no content."""
+
+
+class EncryptedDocument(DocumentError):
+    """The document cannot be opened without a password."""
+
+
+class BrokenDocument(DocumentError):
+    """The document is damaged, or not of the type it claims."""
+
+
+class DocumentTooLarge(DocumentError):
+    """The document, or what it expands to, is over the limit."""
+
+
+class NoTextInDocument(DocumentError):
+    """The document opens but holds no text, as a scan does."""
+
+
+class SettingsError(TidegateError):
+    """A setting is missing, malformed, or does not fit another."""
+
+
+class MissingExtra(SettingsError):
+    """A setting asks for a package that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        """Name what was asked for and the extra that brings it."""
+        super().__init__(f"{what} needs the extra '{extra}'; install it with: pip install 'tidegate[{extra}]'")
+        self.what = what
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        return type(self), (self.what, self.extra)
+
+
+class ThreadError(TidegateError):
+    """A thread cannot be brought further as asked."""
+
+    def __init__(self, thread_id: str, problem: str) -> None:
+        """Name the thread and what is wrong, with the way out."""
+        super().__init__(f"thread {thread_id!r} {problem}")
+        self.thread_id = thread_id
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[ThreadError], tuple[str, str]]:
+        return type(self), (self.thread_id, self.problem)
+
+
+class ThreadNotFound(ThreadError):
+    """No thread has this ID."""
+
+
+class DocumentMismatch(ThreadError):
+    """The thread was started with another document."""
+
+
+class IncompatibleThread(ThreadError):
+    """The stored thread does not fit this version of the code."""
+
+
+class CheckpointDamaged(ThreadError):
+    """A stored checkpoint cannot be read."""
+
+
+class StateInvalid(TidegateError):
+    """A stored value does not fit this version of the code."""
+
+
+class ServiceError(TidegateError):
+    """A call to a service did not bring the answer that was wanted.
+
+    `service` names the circuit, `attempts` counts the requests that were started, the first included.
+    `kind` is the stable word for this class in stored records; `retryable` says whether the same request may
+    succeed later.
+    """
+
+    kind: ClassVar[str] = "service"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, service: str, problem: str, *, attempts: int = 0) -> None:
+        """Name the service and what went wrong; `problem` must not quote the document or the answer."""
+        super().__init__(f"{service}: {problem}")
+        self.service = service
+        self.problem = problem
+        self.attempts = attempts
+
+
+class Transient(ServiceError):
+    """A failure that may pass: no connection, a timeout, a 5xx, an unusable body. Counts against the circuit."""
+
+    kind = "transient"
+    retryable = True
+
+
+class RateLimited(ServiceError):
+    """The service asked for a pause; `retry_after` is in seconds, None where it did not say how long."""
+
+    kind = "rate_limited"
+    retryable = True
+
+    def __init__(self, service: str, problem: str, *, retry_after: float | None, attempts: int = 0) -> None:
+        """Keep the pause that was asked for, in seconds."""
+        super().__init__(service, problem, attempts=attempts)
+        self.retry_after = retry_after
+
+
+class Refused(ServiceError):
+    """The service rejects who we are (401, 403, 407): opens the circuit at once. Retryable, once the key is mended."""
+
+    kind = "refused"
+    retryable = True
+
+
+class Permanent(ServiceError):
+    """The service will never answer this request: other 4xx."""
+
+    kind = "permanent"
+
+
+class NotFound(ServiceError):
+    """The service answered that there is no such thing."""
+
+    kind = "not_found"
+
+
+class BudgetExceeded(ServiceError):
+    """The time allowed for the whole call, retries included, is used up."""
+
+    kind = "budget_exceeded"
+    retryable = True
+
+
+class CircuitOpen(ServiceError):
+    """The circuit is open, so no request was started."""
+
+    kind = "circuit_open"
+    retryable = True
+
+    def __init__(self, service: str, *, retry_in: float, reason: str = "", attempts: int = 0) -> None:
+        """Say in how many seconds a call may be let through, and which kind of failure opened the circuit."""
+        because = f" after {reason}" if reason else ""
+        super().__init__(service, f"circuit open{because}; try again in {retry_in:.1f} s", attempts=attempts)
+        self.retry_in = retry_in
+        self.reason = reason

@@ -1,0 +1,238 @@
+"""What flows through the graph: Document -> Entity -> Enrichment -> Summary -> Outcome.
+
+Channels hold plain JSON values. A step validates what it reads into these frozen models and dumps what it
+returns, so that stored state which does not fit this code is refused. (A pydantic object stored as it is resumes
+as an *empty* object once a field was renamed, without an error: LangGraph 1.2.22.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypedDict, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tidegate.errors import StateInvalid
+
+SCHEMA_VERSION = 1
+"""Raised by one whenever stored state of the version before needs a migration."""
+
+JSON: TypeAlias = dict[str, Any]
+EntityType: TypeAlias = Literal["PERSON", "ORG", "LOC", "DATE", "MONEY", "ENTITY"]
+"""ENTITY is a name of unknown kind: recognisers that cannot tell do not guess."""
+
+_Value = TypeVar("_Value")
+
+
+class _Flowing(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def load(cls, value: object) -> Self:
+        """Validate one stored value.
+
+        Raises:
+            StateInvalid: the value was written by other code, or was damaged. The message names fields, never contents.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            fields = sorted({".".join(map(str, e["loc"])) + f" ({e['type']})" for e in error.errors(include_input=False)})
+            raise StateInvalid(f"stored {cls.__name__} does not fit this code: {', '.join(fields)}") from None
+
+    def dump(self) -> JSON:
+        """Return plain JSON values, for a channel."""
+        return self.model_dump(mode="json")
+
+
+class Span(_Flowing):
+    """Part of a document: `document.text[start:end]`, in characters (code points), `end` excluded."""
+
+    start: int = Field(ge=0)
+    end: int = Field(gt=0)
+
+
+BlockKind: TypeAlias = Literal["heading", "paragraph", "list_item", "table", "caption", "code"]
+
+
+class Block(Span):
+    """One block of the text. Blocks are in order, do not overlap, and are separated by blank lines.
+
+    Prose (`paragraph`, `list_item`) is unwrapped: a line break inside it is a real one. A `table` has a row a line,
+    its cells separated by ` | `. `level` is 1 to 6 for headings, else 0.
+    """
+
+    kind: BlockKind
+    level: int = Field(default=0, ge=0, le=6)
+
+
+class Page(Span):
+    """The part of the text that came from one page; `number` starts at 1."""
+
+    number: int = Field(ge=1)
+
+
+class Document(_Flowing):
+    """A document as text. `id` is the SHA-256 of its raw bytes in hex; all offsets count characters of `text`."""
+
+    id: str
+    source: str
+    media_type: str
+    title: str
+    text: str
+    blocks: tuple[Block, ...]
+    pages: tuple[Page, ...] = ()
+    converter: str
+
+    def slice(self, span: Span) -> str:
+        """Return the text of a span."""
+        return self.text[span.start : span.end]
+
+
+class Entity(_Flowing):
+    """Something the document names, with every place where it does.
+
+    `text` is the fullest form of the name. `value` holds what a DATE or MONEY means:
+    `{"iso": "1968-06-26"}` (a year, a month or a day, as ISO 8601 has them; an interval as `start/end`) or
+    `{"amount": "12.50", "currency": "GBP"}` (a plain decimal; ISO 4217).
+    """
+
+    id: str
+    text: str
+    type: EntityType
+    mentions: tuple[Span, ...]
+    value: dict[str, str] | None = None
+
+
+def entity_id(document_id: str, type_: str, text: str) -> str:
+    """Return the ID that this entity has in every execution over this document: 16 hex digits, telling nothing."""
+    name = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return hashlib.sha256(f"{document_id}\n{type_}\n{name}".encode()).hexdigest()[:16]
+
+
+class Enrichment(_Flowing):
+    """What the external API said of one entity, or why it did not say anything.
+
+    `enriched`: `data` is its answer. `not_found`: it knows no such thing, or does not cover this type (`attempts` 0).
+    `failed`: the attempts came to nothing. `deferred`: no attempt was admitted, the circuit was open.
+    `attempts` counts requests over the thread's life, `visits` the executions that tried; `error` is the kind of the
+    last failure and, where there was one, its HTTP status; `since` is when it was first missed (ISO 8601, UTC).
+    """
+
+    status: Literal["enriched", "not_found", "failed", "deferred"]
+    source: str
+    data: JSON | None = None
+    attempts: int = 0
+    visits: int = 0
+    error: str | None = None
+    retryable: bool = False
+    since: str | None = None
+
+
+class Route(_Flowing):
+    """What a gate decided: the step to go `to`, the `reason`, and for an open circuit since when and for how long.
+
+    `entities` are the IDs to work on now, `rounds` the fan-outs of this `execution` so far.
+    """
+
+    to: str
+    reason: str
+    since: str | None = None
+    retry_in: float | None = None
+    execution: str = ""
+    rounds: int = 0
+    entities: tuple[str, ...] = ()
+
+
+class Sentence(_Flowing):
+    """One sentence of a summary, with the parts of the document that it rests on and the entities it names.
+
+    `supported` is False where the evidence that was cited does not carry the sentence.
+    """
+
+    text: str
+    evidence: tuple[Span, ...] = ()
+    entities: tuple[str, ...] = ()
+    supported: bool = True
+
+
+class Usage(_Flowing):
+    """Tokens as the model's provider counted them, summed over the calls of one summary."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Summary(_Flowing):
+    """The summary. `extractive` sentences are the document's own, verbatim; `model` is None for them.
+
+    `inputs` is a hash of all that went into it: while it is unchanged, the summary is up to date.
+    """
+
+    sentences: tuple[Sentence, ...]
+    method: Literal["llm", "extractive"]
+    model: str | None = None
+    usage: Usage | None = None
+    inputs: str = ""
+
+
+class SummaryFailure(_Flowing):
+    """Why the model did not summarize these `inputs`, to be tried again if `retryable`."""
+
+    error: str
+    retryable: bool
+    attempts: int
+    visits: int
+    since: str
+    execution: str
+    inputs: str
+
+
+class Missing(_Flowing):
+    """One thing that the result lacks. `id` is the entity's ID, or the service's name for a `summary`."""
+
+    what: Literal["enrichment", "summary"]
+    id: str
+    why: str
+    since: str
+    retryable: bool
+    attempts: int
+
+
+class Outcome(_Flowing):
+    """How complete the result is. `digest` is a hash of what this revision published."""
+
+    status: Literal["complete", "degraded"]
+    missing: tuple[Missing, ...] = ()
+    digest: str = ""
+
+
+def merge(old: Mapping[str, _Value] | None, new: Mapping[str, _Value] | None) -> dict[str, _Value]:
+    """Merge by key, so that applying an update twice changes nothing (adding lists doubles them after a crash)."""
+    return {**(old or {}), **(new or {})}
+
+
+class Input(TypedDict):
+    """What starts a thread: the document's raw bytes are in the document store already, under their SHA-256."""
+
+    source: str
+    document_sha256: str
+    media_type: str | None
+
+
+class State(Input, total=False):
+    """The channels. Each holds the dump of the model it is named for; the dictionaries are keyed by entity ID
+    (`entities`, `enrichments`) or by service (`routes`)."""
+
+    schema_version: int
+    document: JSON
+    extraction: JSON
+    entities: Annotated[dict[str, JSON], merge]
+    enrichments: Annotated[dict[str, JSON], merge]
+    routes: Annotated[dict[str, JSON], merge]
+    summary: JSON | None
+    summary_failure: JSON | None
+    outcome: JSON | None
+    revision: int

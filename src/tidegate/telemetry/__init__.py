@@ -1,0 +1,1 @@
+"""OpenTelemetry for every run. Library code uses the API only; the SDK is the host's business."""
