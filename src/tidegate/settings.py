@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings import (
+    SettingsError as _SourceError,
+)
 
 from tidegate.errors import SettingsError
 
 Policy: TypeAlias = Literal["degrade", "wait", "fail"]
 MIB = 1024 * 1024
+_SECRET_NAME = re.compile(r"(?:^|[_-])(?:key|token|secret|password|authorization)$|apikey", re.IGNORECASE)
+_USERINFO = re.compile(r"://[^/@\s]+@")
 
 
 class _Section(BaseModel):
@@ -21,55 +35,162 @@ class _Section(BaseModel):
 class ServiceSettings(_Section):
     """How calls to one service are guarded. Durations are in seconds."""
 
-    when_open: Policy = Field("degrade", description="while the circuit is open: degrade, wait or fail")
-    concurrency: int = Field(8, ge=1, description="calls in flight at most")
-    attempts: int = Field(4, ge=1, description="requests a call may make, the first included")
-    attempt_timeout: float = Field(10.0, gt=0, description="seconds one request may take")
-    budget: float = Field(120.0, gt=0, description="seconds one call may take, retries and pauses included")
-    backoff_initial: float = Field(0.5, ge=0, description="seconds before the first retry, doubled for each further one")
-    backoff_max: float = Field(30.0, ge=0, description="seconds between two attempts at most")
-    failure_threshold: int = Field(3, ge=1, description="consecutive failures that open the circuit")
-    reset_timeout: float = Field(30.0, gt=0, description="seconds until an open circuit lets one probe through")
+    when_open: Policy = Field(default="degrade", description="while the circuit is open: degrade, wait or fail")
+    concurrency: int = Field(default=8, ge=1, description="calls in flight at most")
+    attempts: int = Field(default=4, ge=1, description="requests a call may make, the first included")
+    attempt_timeout: float = Field(default=10.0, gt=0, description="seconds one request may take")
+    budget: float = Field(default=120.0, gt=0, description="seconds one call may take, retries and pauses included")
+    backoff_initial: float = Field(
+        default=0.5, ge=0, description="seconds before the first retry, doubled for each further one"
+    )
+    backoff_max: float = Field(default=30.0, ge=0, description="seconds between two attempts at most")
+    failure_threshold: int = Field(default=3, ge=1, description="consecutive failures that open the circuit")
+    reset_timeout: float = Field(default=30.0, gt=0, description="seconds until an open circuit lets one probe through")
 
 
 class EnrichmentSettings(ServiceSettings):
     """The external API that enriches entities."""
 
-    adapter: Literal["gazetteer", "http", "none"] = Field("gazetteer", description="embedded gazetteer, any HTTP API, or none")
-    batch_size: int = Field(10, ge=1, description="entities a branch of the fan-out works on")
-    url: str | None = Field(None, description="http: the address, may hold {id}, {text}, {type}")
-    method: Literal["GET", "POST", "PUT"] = Field("POST", description="http: the request method")
+    adapter: Literal["gazetteer", "http", "none"] = Field(
+        default="gazetteer", description="embedded gazetteer, any HTTP API, or none"
+    )
+    batch_size: int = Field(default=10, ge=1, description="entities a branch of the fan-out works on")
+    url: str | None = Field(default=None, description="http: the address, may hold {id}, {text}, {type}")
+    method: Literal["GET", "POST", "PUT"] = Field(default="POST", description="http: the request method")
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="http: headers to send, such as an API key")
-    body: dict[str, Any] | None = Field(None, description="http: the JSON to send, {id}, {text}, {type} filled in; default: the entity")
-    result: str = Field("", description="http: where in the answer the data is, as a dotted path")
-    types: tuple[str, ...] = Field(("PERSON", "ORG", "LOC", "ENTITY"), description="http: entity types the API covers")
-    max_response_bytes: int = Field(1 * MIB, ge=1, description="largest answer that is read")
+    body: dict[str, Any] | None = Field(
+        default=None, description="http: the JSON to send, {id}, {text}, {type} filled in; default: the entity"
+    )
+    result: str = Field(default="", description="http: where in the answer the data is, as a dotted path")
+    types: tuple[str, ...] = Field(
+        default=("PERSON", "ORG", "LOC", "ENTITY"), description="http: entity types the API covers"
+    )
+    max_response_bytes: int = Field(default=1 * MIB, ge=1, description="largest answer that is read")
 
 
 class SummarySettings(ServiceSettings):
     """The summary, and the chat model that writes it when one is configured."""
 
-    attempt_timeout: float = Field(60.0, gt=0, description="seconds one request may take")
-    budget: float = Field(300.0, gt=0, description="seconds one call may take, retries and pauses included")
-    concurrency: int = Field(4, ge=1, description="calls in flight at most")
-    max_sentences: int = Field(6, ge=1, le=50, description="sentences in a summary at most")
-    chunk_tokens: int = Field(6000, ge=200, description="tokens of document text in one request to the model at most")
+    attempt_timeout: float = Field(default=60.0, gt=0, description="seconds one request may take")
+    budget: float = Field(default=300.0, gt=0, description="seconds one call may take, retries and pauses included")
+    concurrency: int = Field(default=4, ge=1, description="calls in flight at most")
+    max_sentences: int = Field(default=6, ge=1, le=50, description="sentences in a summary at most")
+    chunk_tokens: int = Field(
+        default=6000, ge=200, description="tokens of document text in one request to the model at most"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for init_chat_model")
 
 
 class Settings(BaseSettings):
-    """All settings. Variables are TIDEGATE_MODEL, TIDEGATE_ENRICHMENT__URL and so on."""
+    """All settings; `Settings.read()` reads them. Variables are TIDEGATE_MODEL, TIDEGATE_ENRICHMENT__URL and so on."""
 
     model_config = SettingsConfigDict(
         env_prefix="TIDEGATE_", env_nested_delimiter="__", toml_file="tidegate.toml", extra="forbid", frozen=True
     )
 
-    checkpoints: str = Field("sqlite:///tidegate.db", description="where threads live: sqlite:///FILE, file:///FOLDER or memory:")
-    model: str | None = Field(None, description="the chat model as provider:name; without one, summaries are extractive")
-    recogniser: Literal["auto", "spacy", "rules"] = Field("auto", description="entities by spaCy, rules alone, or the best installed")
-    max_document_bytes: int = Field(50 * MIB, ge=1, description="largest document that is taken in")
-    max_expanded_bytes: int = Field(200 * MIB, ge=1, description="most that a zip-based document may expand to")
-    max_rounds: int = Field(3, ge=1, description="fan-outs to the enrichment API in one execution at most")
-    max_visits: int = Field(5, ge=1, description="executions that try again what is missing at most")
-    enrichment: EnrichmentSettings = Field(default_factory=EnrichmentSettings)
-    summary: SummarySettings = Field(default_factory=SummarySettings)
+    checkpoints: str = Field(
+        default="sqlite:///tidegate.db", description="where threads live: sqlite:///FILE, file:///FOLDER or memory:"
+    )
+    model: str | None = Field(
+        default=None, description="the chat model as provider:name; without one, summaries are extractive"
+    )
+    recogniser: Literal["auto", "spacy", "rules"] = Field(
+        default="auto", description="entities by spaCy, by rules alone, or by the best that is installed"
+    )
+    max_document_bytes: int = Field(default=50 * MIB, ge=1, description="largest document that is taken in")
+    max_expanded_bytes: int = Field(default=200 * MIB, ge=1, description="most that a zip-based document may expand to")
+    max_rounds: int = Field(
+        default=3, ge=1, description="times that one execution asks a service for what it lacks"
+    )
+    max_visits: int = Field(default=5, ge=1, description="executions that try to get one missing item")
+    enrichment: EnrichmentSettings = Field(default_factory=lambda: EnrichmentSettings())
+    summary: SummarySettings = Field(default_factory=lambda: SummarySettings())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options come first, then variables, then the file; nothing else is read."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def read(cls, **options: Any) -> Settings:
+        """Read the settings; `options` are values given on the command line or in code.
+
+        Raises:
+            SettingsError: names each setting that is wrong and what it takes, without the values, which may be secrets.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            wrong = [f"{_dotted(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
+            raise SettingsError(f"{'; '.join(wrong)}; `tidegate settings` explains them all") from None
+        except (_SourceError, tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise SettingsError(f"tidegate.toml or a TIDEGATE_ variable cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInForce:
+    """One setting: its dotted `name`, its `value` as text with secrets hidden, and where it is `set_by`."""
+
+    name: str
+    value: str
+    set_by: str
+    description: str
+
+
+def in_force(settings: Settings, **options: Any) -> list[SettingInForce]:
+    """Return every setting with its value and its source: `option`, `TIDEGATE_…`, `tidegate.toml` or `default`."""
+    by_variable = EnvSettingsSource(Settings)()
+    by_file = TomlConfigSettingsSource(Settings)()
+
+    def rows(model: BaseModel, prefix: tuple[str, ...]) -> Iterator[SettingInForce]:
+        for name, field in type(model).model_fields.items():
+            value, path = getattr(model, name), (*prefix, name)
+            if isinstance(value, BaseModel):
+                yield from rows(value, path)
+                continue
+            if _holds(options, path):
+                source = "option"
+            elif _holds(by_variable, path):
+                source = "TIDEGATE_" + "__".join(path).upper()
+            else:
+                source = "tidegate.toml" if _holds(by_file, path) else "default"
+            yield SettingInForce(".".join(path), _shown(name, value), source, field.description or "")
+
+    return list(rows(settings, ()))
+
+
+def _holds(found: object, path: tuple[str, ...]) -> bool:
+    for name in path:
+        if not isinstance(found, dict):
+            return False
+        keys = {key.lower(): key for key in found}
+        if name not in keys:
+            return False
+        found = found[keys[name]]
+    return True
+
+
+def _shown(name: str, value: object) -> str:
+    """Return a value as text: secrets, and whatever looks like one by its name or stands in a URL, are hidden."""
+    if isinstance(value, SecretStr):
+        return "(hidden)"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shown(key, item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_shown(name, item) for item in value)
+    if value is None:
+        return "-"
+    if _SECRET_NAME.search(name):
+        return "(hidden)"
+    return _USERINFO.sub("://(hidden)@", str(value)).partition("?")[0] if isinstance(value, str) else str(value)
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) or "settings"

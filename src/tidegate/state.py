@@ -8,6 +8,7 @@ as an *empty* object once a field was renamed, without an error: LangGraph 1.2.2
 from __future__ import annotations
 
 import hashlib
+import json
 import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypedDict, TypeVar
@@ -39,7 +40,9 @@ class _Flowing(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            fields = sorted({".".join(map(str, e["loc"])) + f" ({e['type']})" for e in error.errors(include_input=False)})
+            fields = sorted(
+                {".".join(map(str, e["loc"])) + f" ({e['type']})" for e in error.errors(include_input=False)}
+            )
             raise StateInvalid(f"stored {cls.__name__} does not fit this code: {', '.join(fields)}") from None
 
     def dump(self) -> JSON:
@@ -179,10 +182,14 @@ class Summary(_Flowing):
 
 
 class SummaryFailure(_Flowing):
-    """Why the model did not summarize these `inputs`, to be tried again if `retryable`."""
+    """Why the model did not summarize these `inputs`, to be tried again if `retryable`.
+
+    `deferred` means that its circuit was open, so that the last request was not made.
+    """
 
     error: str
     retryable: bool
+    deferred: bool
     attempts: int
     visits: int
     since: str
@@ -214,21 +221,26 @@ def merge(old: Mapping[str, _Value] | None, new: Mapping[str, _Value] | None) ->
     return {**(old or {}), **(new or {})}
 
 
-class Input(TypedDict):
-    """What starts a thread: the document's raw bytes are in the document store already, under their SHA-256."""
+class Input(TypedDict, total=False):
+    """What starts a thread: the raw bytes are in the document store already, under their SHA-256.
+
+    Where no `Pipeline` took them in (a graph server), `text` is the document itself, and `ingest` stores it.
+    """
 
     source: str
-    document_sha256: str
+    document_sha256: str | None
     media_type: str | None
+    text: str | None
 
 
 class State(Input, total=False):
-    """The channels. Each holds the dump of the model it is named for; the dictionaries are keyed by entity ID
-    (`entities`, `enrichments`) or by service (`routes`)."""
+    """The channels. Each holds the dump of the model it is named for; `entities` and `enrichments` are keyed by
+    entity ID, `routes` by gate: `enrichment`, `summary`.
+    """
 
     schema_version: int
     document: JSON
-    extraction: JSON
+    extraction: JSON | None
     entities: Annotated[dict[str, JSON], merge]
     enrichments: Annotated[dict[str, JSON], merge]
     routes: Annotated[dict[str, JSON], merge]
@@ -236,3 +248,27 @@ class State(Input, total=False):
     summary_failure: JSON | None
     outcome: JSON | None
     revision: int
+
+
+EXECUTION = "tidegate_execution"
+"""Key of `config["configurable"]`: the ID of this execution, which bounds the rounds a gate allows."""
+
+WHEN_OPEN = "tidegate_when_open"
+"""Key of `config["configurable"]`: the policy for this execution, in place of each service's own."""
+
+
+def entities_of(state: State) -> list[Entity]:
+    """Return the entities, in the recogniser's order."""
+    return [Entity.load(entity) for entity in (state.get("entities") or {}).values()]
+
+
+def enrichments_of(state: State) -> dict[str, Enrichment]:
+    """Return the enrichments by entity ID; one whose entity is gone is ignored."""
+    entities = state.get("entities") or {}
+    return {key: Enrichment.load(value) for key, value in (state.get("enrichments") or {}).items() if key in entities}
+
+
+def hash_of(*values: object) -> str:
+    """Return a hash of JSON values, the same in every process: 32 hex digits."""
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -21,7 +21,8 @@ BUSY_TIMEOUT = 30.0
 class Database:
     """A SQLite file in WAL mode, safe to use from any event loop and any thread, and by several processes.
 
-    SQL reads the time as `tidegate_now()`: seconds since 1970 by the injected clock.
+    SQL reads the time of the injected clock as `tidegate_now()`, seconds since 1970, and as `tidegate_ticks()`, seconds
+    that only grow and that are the same for all processes until the machine restarts.
     """
 
     def __init__(
@@ -32,35 +33,45 @@ class Database:
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         clock: Clock | None = None,
     ) -> None:
-        """Open the file, creating it if need be, and bring its schema up to date.
+        """Name the file, which is opened by the first use or by `open()`: building a graph costs no I/O.
 
         `path` may be `:memory:`. `migrations` is the schema's history: each script leads to the next version.
+        """
+        self.path = str(path)
+        self._migrations = migrations
+        self._synchronous = synchronous
+        self._clock = clock or SystemClock()
+        self._connection: sqlite3.Connection | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"tidegate {Path(self.path).name}")
+
+    async def open(self) -> None:
+        """Open the file now, creating it if need be, and bring its schema up to date.
 
         Raises:
             SettingsError: the folder is missing, the file cannot be written, is not a database, or is from newer code.
+                `read` and `write` raise it too when they are the first use.
         """
-        self.path = str(path)
-        self._clock = clock or SystemClock()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"tidegate {Path(self.path).name}")
-        try:
-            self._connection = self._thread.submit(self._open, migrations, synchronous).result()
-        except BaseException:
-            self._thread.shutdown(wait=False)
-            raise
+        await asyncio.wrap_future(self._thread.submit(self._connected))
 
-    def _open(self, migrations: Sequence[str], synchronous: str) -> sqlite3.Connection:
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = self._open()
+        return self._connection
+
+    def _open(self) -> sqlite3.Connection:
         if self.path != ":memory:" and not Path(self.path).absolute().parent.is_dir():
             raise SettingsError(f"cannot open {self.path}: its folder does not exist; create it or name another")
         try:
             connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
         except sqlite3.Error as error:
-            raise SettingsError(f"cannot open {self.path}: {error}; check its permissions or name another file") from error
+            raise SettingsError(f"cannot open {self.path}: {error}; check permissions or name another file") from error
         try:
             connection.create_function("tidegate_now", 0, self._clock.now)
+            connection.create_function("tidegate_ticks", 0, self._clock.monotonic)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA synchronous = {synchronous}")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
-            self._migrate(connection, migrations)
+            self._migrate(connection)
         except sqlite3.Error as error:
             connection.close()
             raise SettingsError(f"cannot use {self.path}: {error}; move it away or name another file") from error
@@ -69,40 +80,51 @@ class Database:
             raise
         return connection
 
-    def _migrate(self, connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
+    def _migrate(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at once
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version > len(migrations):
+        if version > len(self._migrations):
             connection.execute("ROLLBACK")
             raise SettingsError(
-                f"{self.path} has schema version {version}, this code knows {len(migrations)}; install a newer tidegate"
+                f"{self.path} has schema version {version}, this code knows {len(self._migrations)}; upgrade tidegate"
             )
-        for script in migrations[version:]:
+        for script in self._migrations[version:]:
             for statement in script.split(";"):
                 if statement.strip():
                     connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
         connection.execute("COMMIT")
 
     def _transaction(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        self._connection.execute("BEGIN IMMEDIATE")
+        connection = self._connected()
+        connection.execute("BEGIN IMMEDIATE")
         try:
-            result = work(self._connection)
+            result = work(connection)
+            connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if connection.in_transaction:  # SQLite has ended it already after some errors, a full disk for one
+                connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
         return result
 
     async def write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Run `work` in one transaction, durable when this returns; a cancelled caller leaves it whole or undone."""
-        return await asyncio.wrap_future(self._thread.submit(self._transaction, work))
+        return await asyncio.wrap_future(self.submit(work))
+
+    def submit(self, work: Callable[[sqlite3.Connection], _Result]) -> Future[_Result]:
+        """Queue what `write` does and return at once: for callers that cannot wait, as one that was cancelled."""
+        return self._thread.submit(self._transaction, work)
 
     async def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Run `work`, which must not write, outside a transaction."""
-        return await asyncio.wrap_future(self._thread.submit(lambda: work(self._connection)))
+        return await asyncio.wrap_future(self._thread.submit(lambda: work(self._connected())))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Finish what was begun and close the file."""
-        self._thread.submit(self._connection.close)
-        self._thread.shutdown(wait=True)
+        await asyncio.wrap_future(self._thread.submit(self._disconnect))
+        self._thread.shutdown(wait=False)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,106 @@
+"""A pipeline as a step of another graph, and as a tool of an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from pydantic import BaseModel, Field
+
+from tidegate.errors import TidegateError
+from tidegate.graph.result import Result
+
+if TYPE_CHECKING:
+    from tidegate.graph.runner import Pipeline
+
+
+def as_node(pipeline: Pipeline, document: str, thread: str, result: str) -> RunnableLambda[Any, dict[str, Any]]:
+    """Return the step; see `Pipeline.as_node`."""
+
+    def arguments(state: Mapping[str, Any]) -> dict[str, Any]:
+        return {"source": state[document], "thread_id": state.get(thread)}
+
+    async def run(state: Mapping[str, Any]) -> dict[str, Any]:
+        return {result: (await pipeline.run(**arguments(state))).to_dict()}
+
+    def run_sync(state: Mapping[str, Any]) -> dict[str, Any]:
+        return {result: pipeline.run_sync(**arguments(state)).to_dict()}
+
+    return RunnableLambda(run_sync, run, name="tidegate")
+
+
+class _Arguments(BaseModel):
+    text: str | None = Field(default=None, description="the text to summarize")
+    path: str | None = Field(default=None, description="the file to summarize, relative to the documents' folder")
+    thread_id: str | None = Field(default=None, description="the thread ID of an earlier answer, to complete it")
+
+
+def as_tool(pipeline: Pipeline, root: str | PathLike[str] | None) -> BaseTool:
+    """Return the tool; see `Pipeline.as_tool`."""
+    folder = None if root is None else Path(root).resolve()
+
+    def arguments(text: str | None, path: str | None) -> dict[str, Any]:
+        if path is None:
+            return {"text": text}
+        if folder is None:
+            raise ToolException("files cannot be read here; pass the text itself")
+        file = (folder / path).resolve()
+        if not file.is_relative_to(folder):
+            raise ToolException(f"{path} is outside of the documents' folder")
+        return {"source": file}
+
+    async def run(text: str | None = None, path: str | None = None, thread_id: str | None = None) -> dict[str, Any]:
+        try:
+            if text is None and path is None:
+                if thread_id is None:
+                    raise ToolException("pass `text` or `path`, or the `thread_id` of an earlier answer")
+                return _answer(await pipeline.resume(thread_id, when_open="degrade"))
+            return _answer(await pipeline.run(**arguments(text, path), thread_id=thread_id, when_open="degrade"))
+        except TidegateError as error:
+            raise ToolException(_told(error, folder)) from error
+
+    def run_sync(text: str | None = None, path: str | None = None, thread_id: str | None = None) -> dict[str, Any]:
+        return pipeline.block_on(run(text, path, thread_id))
+
+    return StructuredTool.from_function(
+        func=run_sync,
+        coroutine=run,
+        name="summarize_document",
+        description="Summarize a document, with the people, organisations, places, dates and sums it names. "
+        "The answer says what is missing while a service is down; pass its thread_id later to complete it.",
+        args_schema=_Arguments,
+        handle_tool_error=True,
+    )
+
+
+def _answer(result: Result) -> dict[str, Any]:
+    """Return what a model can use of a result: no offsets, no hashes."""
+    return {
+        "thread_id": result.thread_id,
+        "status": result.status,
+        "title": result.title,
+        "summary": result.text,
+        "entities": [
+            {
+                "text": entity.text,
+                "type": entity.type,
+                **(entity.value or {}),
+                **({"found": result.enrichments[entity.id].data} if _found(result, entity.id) else {}),
+            }
+            for entity in result.entities[:50]
+        ],
+        "missing": [f"{item.what}: {item.why}" for item in result.missing[:20]],
+        "retry_in": result.retry_in,
+    }
+
+
+def _found(result: Result, entity_id: str) -> bool:
+    return entity_id in result.enrichments and result.enrichments[entity_id].data is not None
+
+
+def _told(error: TidegateError, folder: Path | None) -> str:
+    return str(error) if folder is None else str(error).replace(f"{folder}/", "")

@@ -1,0 +1,235 @@
+"""Executions: bring one thread as far as it gets, from its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import StateSnapshot
+
+from tidegate.errors import (
+    DocumentMismatch,
+    IncompatibleThread,
+    StateInvalid,
+    ThreadError,
+    ThreadNotFound,
+    TidegateError,
+)
+from tidegate.graph import compatibility
+from tidegate.graph.pipeline import Services
+from tidegate.graph.progress import task_event, token_event
+from tidegate.graph.result import Event, HistoryEntry, Result, Status
+from tidegate.settings import Policy
+from tidegate.state import EXECUTION, WHEN_OPEN, Input, State, hash_of
+from tidegate.store.registry import Registry, ThreadRecord, ThreadStatus
+from tidegate.telemetry import names, spans
+
+Emit = Callable[[Event], None]
+_RECURSION_LIMIT = 200  # supersteps in one execution; the gates bound their rounds long before
+
+
+class Executions:
+    """Runs the threads of one compiled graph, and keeps the registry of them."""
+
+    def __init__(
+        self, graph: CompiledStateGraph[State, None, Input, State], services: Services, registry: Registry
+    ) -> None:
+        self._graph = graph
+        self._services = services
+        self._registry = registry
+
+    async def advance(
+        self,
+        thread_id: str,
+        start: Input | None,
+        *,
+        when_open: Policy | None = None,
+        emit: Emit | None = None,
+        tokens: bool = False,
+    ) -> Result:
+        """Bring a thread as far as it gets now; `start` creates it, and is never sent to one that exists.
+
+        Raises:
+            ThreadNotFound, DocumentMismatch, IncompatibleThread, CheckpointDamaged, DocumentError, ServiceError.
+        """
+        config = _config(thread_id, when_open)
+        snapshot = await self._snapshot(thread_id)
+        record = await self._registry.get(thread_id)
+        known = (snapshot and snapshot.values.get("document_sha256")) or (record and record.document_id)
+        if start is not None and known not in (None, start.get("document_sha256")):
+            raise DocumentMismatch(
+                thread_id, f"belongs to another document, {str(known)[:12]}…; choose another thread ID for this one"
+            )
+        if snapshot is not None:
+            stored = await self._result(thread_id, snapshot)
+            if stored.status == "complete" or (stored.status == "degraded" and stored.retry_in != 0.0):
+                return stored
+            start = None
+        elif start is None:
+            if record is None:
+                raise _not_found(thread_id)
+            start = Input(source=record.source, document_sha256=record.document_id, media_type=record.media_type)
+        record = replace(
+            record or _new_record(thread_id, start or cast("Input", snapshot.values if snapshot else {})),
+            fingerprint=self._fingerprint,
+            status="running",
+            error=None,
+        )
+        await self._registry.put(record)
+        try:
+            result = await self._execute(thread_id, start, snapshot, config, emit, tokens)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}" if isinstance(error, TidegateError) else type(error).__name__
+            await self._registry.put(replace(record, status="failed", error=reason))
+            raise
+        await self._registry.put(self._summed_up(record, result))
+        return result
+
+    async def _execute(
+        self,
+        thread_id: str,
+        start: Input | None,
+        snapshot: StateSnapshot | None,
+        config: RunnableConfig,
+        emit: Emit | None,
+        tokens: bool,
+    ) -> Result:
+        earlier = cast("str | None", (snapshot.metadata or {}).get(names.TRACEPARENT)) if snapshot else None
+        with spans.run(thread_id, resumed=snapshot is not None, resumed_from=earlier) as span:
+            if span.traceparent is not None:
+                config["configurable"][names.TRACEPARENT] = span.traceparent
+            if (
+                snapshot is not None and not snapshot.next and not snapshot.tasks
+            ):  # backfill: the gates run what is missing
+                await self._graph.aupdate_state(config, {}, as_node="extract")
+            await self._drive(start, config, emit, tokens)
+            after = await self._snapshot(thread_id)
+            if after is None:
+                raise ThreadError(thread_id, "has no checkpoint after its execution; check the checkpointer")
+            result = await self._result(thread_id, after)
+            span.outcome(result.status)
+        return result
+
+    async def _drive(self, start: Input | None, config: RunnableConfig, emit: Emit | None, tokens: bool) -> None:
+        if emit is None:
+            await self._graph.ainvoke(start, config, durability="sync")
+            return
+        modes: list[Any] = ["tasks", "messages"] if tokens else ["tasks"]
+        stream = self._graph.astream(start, config, stream_mode=modes, durability="sync")
+        async with contextlib.aclosing(cast("Any", stream)) as items:
+            async for mode, item in items:
+                event = token_event(*item) if mode == "messages" else task_event(item)
+                if event is not None:
+                    emit(event)
+
+    async def inspect(self, thread_id: str) -> Result:
+        """Return how far a thread is."""
+        snapshot = await self._snapshot(thread_id)
+        if snapshot is not None:
+            return await self._result(thread_id, snapshot)
+        record = await self._registry.get(thread_id)
+        if record is None:
+            raise _not_found(thread_id)
+        return Result(thread_id=thread_id, status="unfinished", source=record.source, retry_in=0.0)
+
+    async def history(self, thread_id: str, limit: int | None) -> list[HistoryEntry]:
+        """Return a thread's checkpoints, the newest first."""
+        entries = [
+            HistoryEntry(
+                checkpoint_id=str(snapshot.config["configurable"]["checkpoint_id"]),
+                step=int((snapshot.metadata or {}).get("step", 0)),
+                at=snapshot.created_at or "",
+                source=str((snapshot.metadata or {}).get("source", "")),
+                next=snapshot.next,
+                revision=snapshot.values.get("revision", 0),
+                status=(snapshot.values.get("outcome") or {}).get("status"),
+            )
+            async for snapshot in self._graph.aget_state_history(_config(thread_id), limit=limit)
+        ]
+        if not entries:
+            raise _not_found(thread_id)
+        return entries
+
+    async def _snapshot(self, thread_id: str) -> StateSnapshot | None:
+        """Return the newest checkpoint's state, None if there is none; refuse one that this code cannot go on with."""
+        config = _config(thread_id)
+        saver = self._graph.checkpointer
+        saved = await cast("Any", saver).aget_tuple(config)
+        if saved is None:
+            return None
+        compatibility.check(thread_id, saved.checkpoint, self._graph.nodes)
+        return await self._graph.aget_state(config)
+
+    async def _result(self, thread_id: str, snapshot: StateSnapshot) -> Result:
+        status: Status | None = None
+        if (
+            snapshot.next or snapshot.tasks
+        ):  # `next` alone is empty after a kill between a task's writes and a checkpoint
+            status = "waiting" if snapshot.interrupts else "unfinished"
+        try:
+            result = Result.of(thread_id, cast("State", snapshot.values), status=status, next_=snapshot.next)
+        except StateInvalid as error:
+            raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
+        return replace(result, retry_in=await self._retry_in(result))
+
+    async def _retry_in(self, result: Result) -> float | None:
+        """Return the seconds until resuming may bring the thread further."""
+        if result.status in ("complete", "unfinished"):
+            return 0.0 if result.status == "unfinished" else None
+        if result.status == "waiting":
+            lacking = {"summary" if "await_model" in result.next else "enrichment"}
+        else:
+            lacking = {item.what for item in result.missing if item.retryable}
+        circuits = {"enrichment": self._services.enrichment_circuit, "summary": self._services.model_circuit}
+        reports = [await circuits[what].report() for what in sorted(lacking)]
+        return min((0.0 if report.admits else report.retry_in for report in reports), default=None)
+
+    def _summed_up(self, record: ThreadRecord, result: Result) -> ThreadRecord:
+        finished = result.status in ("complete", "degraded")
+        status: ThreadStatus = "running" if result.status == "unfinished" else result.status
+        return replace(
+            record,
+            status=status,
+            outcome=result.status if finished else None,
+            revision=result.revision,
+            retryable_missing=sum(item.retryable for item in result.missing),
+            next_at=None if result.retry_in is None else self._services.clock.now() + result.retry_in,
+        )
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """A hash of the graph's steps and edges: a thread with another one was run by other code."""
+        drawn = self._graph.get_graph()
+        return hash_of(sorted(drawn.nodes), sorted([edge.source, edge.target] for edge in drawn.edges))
+
+
+def _config(thread_id: str, when_open: Policy | None = None) -> RunnableConfig:
+    """Return the config of one execution. The constant `run_id` makes sending input again a re-entry, not a new run."""
+    configurable: dict[str, Any] = {"thread_id": thread_id, EXECUTION: uuid.uuid4().hex}
+    if when_open is not None:
+        configurable[WHEN_OPEN] = when_open
+    return {
+        "configurable": configurable,
+        "metadata": {"run_id": f"tidegate:{thread_id}"},
+        "recursion_limit": _RECURSION_LIMIT,
+    }
+
+
+def _new_record(thread_id: str, start: Input) -> ThreadRecord:
+    return ThreadRecord(
+        thread_id=thread_id,
+        document_id=start.get("document_sha256") or "",
+        source=start.get("source") or "",
+        media_type=start.get("media_type"),
+        status="running",
+    )
+
+
+def _not_found(thread_id: str) -> ThreadNotFound:
+    return ThreadNotFound(thread_id, "does not exist; `tidegate threads` lists those that do")

@@ -1,0 +1,65 @@
+"""The event loop that a pipeline lives on, reached from other loops and from threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from langchain_core.runnables.config import var_child_runnable_config
+
+from tidegate.errors import TidegateError
+
+_Result = TypeVar("_Result")
+
+
+class WrongThread(TidegateError):
+    """A blocking call was made on the event loop that would have to do the work."""
+
+
+class Home:
+    """The running loop, where the pipeline's connections were opened.
+
+    Work runs in a task of its own, in the caller's context (so that spans nest) but outside any LangGraph run that the
+    caller is part of: inside one, LangGraph would take our graph for a subgraph of it and use its checkpointer.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Do the work on this loop, from whichever loop this is awaited on; cancelling the caller cancels the work."""
+        context = _outside_of_runs()
+        if asyncio.get_running_loop() is self._loop:
+            return await self._loop.create_task(work, context=context)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._task(work, context), self._loop))
+
+    def run_sync(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Do the work on this loop and block this thread until it is done.
+
+        Raises:
+            WrongThread: this thread is the loop's own; await the async method there.
+        """
+        try:
+            here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            here = False
+        if here:
+            work.close()
+            raise WrongThread("a _sync method would block the event loop it needs; await the async method instead")
+        future = asyncio.run_coroutine_threadsafe(self._task(work, _outside_of_runs()), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def _task(self, work: Coroutine[Any, Any, _Result], context: contextvars.Context) -> _Result:
+        return await self._loop.create_task(work, context=context)
+
+
+def _outside_of_runs() -> contextvars.Context:
+    context = contextvars.copy_context()
+    context.run(var_child_runnable_config.set, None)
+    return context

@@ -1,0 +1,97 @@
+"""The graph of Tidegate, readable as a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+
+from tidegate.graph.routing import (
+    ENRICHMENT_ROUTES,
+    SUMMARIZED_ROUTES,
+    SUMMARY_ROUTES,
+    enrichment_route,
+    summarized_route,
+    summary_route,
+)
+from tidegate.nodes.conclude import conclude_step
+from tidegate.nodes.enrich import Enricher, Work, enrich_step
+from tidegate.nodes.extract import Recogniser, extract_step
+from tidegate.nodes.gate import Circuit, Limits, await_circuit, enrichment_gate, summary_gate
+from tidegate.nodes.ingest import Convert, Documents, ingest_step
+from tidegate.nodes.summarize import Summarizer, summarize_step
+from tidegate.settings import Settings
+from tidegate.state import Input, State
+from tidegate.store.clock import Clock
+from tidegate.telemetry.spans import traced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the steps are handed. `enricher` and `model` are None where none is configured."""
+
+    documents: Documents
+    convert: Convert
+    recogniser: Recogniser
+    enricher: Enricher | None
+    enrichment_circuit: Circuit
+    model: Summarizer | None
+    model_circuit: Circuit
+    extractive: Summarizer
+    clock: Clock
+
+
+def build_graph(services: Services, settings: Settings) -> StateGraph[State, None, Input, State]:
+    """Return the graph, to be compiled with a checkpointer, or as a subgraph without one.
+
+    Its input is `tidegate.state.Input`: what `Pipeline.take_in` returns.
+    """
+    clock = services.clock
+    enrichment = Limits(settings.enrichment.when_open, settings.max_rounds, settings.max_visits)
+    summary = Limits(settings.summary.when_open, settings.max_rounds, settings.max_visits)
+    steps = {
+        "ingest": ingest_step(services.documents, services.convert),
+        "extract": extract_step(services.recogniser),
+        "gate_enrichment": enrichment_gate(services.enricher, services.enrichment_circuit, enrichment, clock),
+        "await_enrichment": await_circuit(services.enrichment_circuit),
+        "gate_summary": summary_gate(services.model, services.extractive, services.model_circuit, summary, clock),
+        "summarize": summarize_step(services.model or services.extractive, clock),
+        "summarize_extractive": summarize_step(services.extractive, clock),
+        "await_model": await_circuit(services.model_circuit),
+        "conclude": conclude_step(settings.max_visits),
+    }
+    graph = StateGraph(State, input_schema=Input)
+    for name, step in steps.items():
+        graph.add_node(
+            name, cast("Any", traced(name, step))
+        )  # LangGraph's type names the parameters, a Callable cannot
+    enrich = cast("Any", traced("enrich", enrich_step(services.enricher, clock)))
+    graph.add_node("enrich", enrich, input_schema=Work)
+
+    graph.add_edge(START, "ingest")
+    graph.add_edge("ingest", "extract")
+    graph.add_edge("extract", "gate_enrichment")
+    graph.add_conditional_edges("gate_enrichment", enrichment_route(settings.enrichment.batch_size), ENRICHMENT_ROUTES)
+    graph.add_edge("enrich", "gate_enrichment")  # the join: the gate decides again
+    graph.add_edge("await_enrichment", "gate_enrichment")
+    graph.add_conditional_edges("gate_summary", summary_route, SUMMARY_ROUTES)
+    graph.add_conditional_edges("summarize", summarized_route, SUMMARIZED_ROUTES)
+    graph.add_edge("summarize_extractive", "conclude")
+    graph.add_edge("await_model", "gate_summary")
+    graph.add_edge("conclude", END)
+    return graph
+
+
+@lru_cache(maxsize=1)
+def graph() -> CompiledStateGraph[State, None, Input, State]:
+    """Return the graph for a LangGraph server, which brings its own checkpointer and calls this for every run.
+
+    Settings are those of the process; services are opened by the first step that needs them.
+    """
+    from tidegate.graph.wiring import connect
+
+    settings = Settings.read()
+    return build_graph(connect(settings).services, settings).compile()

@@ -1,0 +1,49 @@
+"""LangGraph's stream -> events of ours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from langgraph.types import Overwrite
+
+from tidegate.graph.result import Event
+
+
+def task_event(payload: Mapping[str, Any]) -> Event:
+    """Translate one item of `stream_mode="tasks"`: a task that starts, or one that ended."""
+    step = str(payload["name"])
+    if "input" in payload:
+        return Event(kind="started", step=step)
+    if payload.get("error") is not None:
+        return Event(kind="failed", step=step)
+    if payload.get("interrupts"):
+        return Event(kind="interrupted", step=step, detail=dict(payload["interrupts"][0]["value"]))
+    return Event(kind="finished", step=step, detail=_counts(payload.get("result") or {}))
+
+
+def token_event(message: Any, metadata: Mapping[str, Any]) -> Event | None:
+    """Translate one item of `stream_mode="messages"`: a piece of what the model is writing."""
+    text = message.text if isinstance(message.text, str) else message.text()
+    return Event(kind="token", step=str(metadata.get("langgraph_node", "")), text=text) if text else None
+
+
+def _counts(update: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a step brought, in counts: progress is shown and logged, so it holds no content."""
+    counts: dict[str, Any] = {}
+    if document := update.get("document"):
+        counts["characters"] = len(document["text"])
+        counts["pages"] = len(document["pages"]) or None
+    if "entities" in update:
+        entities = update["entities"].value if isinstance(update["entities"], Overwrite) else update["entities"]
+        counts |= Counter(entity["type"] for entity in entities.values())
+    if "enrichments" in update and "routes" not in update and not isinstance(update["enrichments"], Overwrite):
+        counts |= Counter(record["status"] for record in update["enrichments"].values())
+    for gate, route in (update.get("routes") or {}).items():
+        counts |= {"gate": gate, "to": route["to"], "reason": route["reason"], "retry_in": route["retry_in"]}
+    if summary := update.get("summary"):
+        counts |= {"sentences": len(summary["sentences"]), "method": summary["method"]}
+    if outcome := update.get("outcome"):
+        counts |= {"status": outcome["status"], "revision": update["revision"], "missing": len(outcome["missing"])}
+    return {key: value for key, value in counts.items() if value is not None}

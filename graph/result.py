@@ -1,0 +1,125 @@
+"""What a caller gets: the result of an execution, the events on the way to it, the history of a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from tidegate.state import (
+    JSON,
+    Document,
+    Enrichment,
+    Entity,
+    Missing,
+    Outcome,
+    State,
+    Summary,
+    enrichments_of,
+    entities_of,
+)
+
+Status: TypeAlias = Literal["complete", "degraded", "waiting", "unfinished"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How far a thread is and what it holds.
+
+    `complete`: nothing is missing. `degraded`: finished, `missing` says what it lacks and why. `waiting`: stopped
+    before a circuit that is open, by policy `wait`. `unfinished`: stopped on the way; `next` names the steps to come.
+    `revision` counts what was published, 0 before the first time. `retry_in` is the seconds after which resuming may
+    bring the thread further, 0.0 if it may now, None if there is nothing to try again.
+    """
+
+    thread_id: str
+    status: Status
+    revision: int = 0
+    source: str = ""
+    document: Document | None = None
+    entities: tuple[Entity, ...] = ()
+    enrichments: Mapping[str, Enrichment] = field(default_factory=dict)
+    summary: Summary | None = None
+    missing: tuple[Missing, ...] = ()
+    retry_in: float | None = None
+    next: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, thread_id: str, state: State, *, status: Status | None, next_: tuple[str, ...] = ()) -> Result:
+        """Read the channels; `status` None takes the published outcome's.
+
+        Raises:
+            StateInvalid: a channel does not fit this code.
+        """
+        outcome = Outcome.load(state["outcome"]) if state.get("outcome") else None
+        return cls(
+            thread_id=thread_id,
+            status=status or (outcome.status if outcome else "unfinished"),
+            revision=state.get("revision", 0),
+            source=state.get("source", ""),
+            document=Document.load(state["document"]) if state.get("document") else None,
+            entities=tuple(entities_of(state)),
+            enrichments=enrichments_of(state),
+            summary=Summary.load(state["summary"]) if state.get("summary") else None,
+            missing=outcome.missing if outcome else (),
+            next=next_,
+        )
+
+    @property
+    def text(self) -> str:
+        """The summary as running text, empty while there is none."""
+        return " ".join(sentence.text for sentence in self.summary.sentences) if self.summary else ""
+
+    @property
+    def title(self) -> str:
+        """The document's title, or its source while there is no document."""
+        return self.document.title if self.document else self.source
+
+    def to_dict(self) -> JSON:
+        """Return everything but the document's text as JSON values."""
+        return {
+            "thread_id": self.thread_id,
+            "status": self.status,
+            "revision": self.revision,
+            "source": self.source,
+            "title": self.title,
+            "document_sha256": self.document.id if self.document else None,
+            "text": self.text,
+            "summary": self.summary.dump() if self.summary else None,
+            "entities": [
+                entity.dump()
+                | {"enrichment": self.enrichments[entity.id].dump() if entity.id in self.enrichments else None}
+                for entity in self.entities
+            ],
+            "missing": [item.dump() for item in self.missing],
+            "retry_in": self.retry_in,
+            "next": list(self.next),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened in an execution, in order.
+
+    `started`, `finished`, `failed`, `interrupted`: a step did; `detail` holds a few counts, never content. `token`: a
+    piece of the text that the model is writing, in `text`. `result`: the last event, with the `result`.
+    """
+
+    kind: Literal["started", "finished", "failed", "interrupted", "token", "result"]
+    step: str = ""
+    text: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    result: Result | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """One checkpoint of a thread: when it was written (ISO 8601), which steps come `next`, what is published so far."""
+
+    checkpoint_id: str
+    step: int
+    at: str
+    source: str
+    next: tuple[str, ...]
+    revision: int
+    status: str | None

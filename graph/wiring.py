@@ -1,0 +1,162 @@
+"""Settings -> the services that the steps are handed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from typing import TYPE_CHECKING, TypeAlias
+
+from tidegate.services.summarizers.llm import LlmSummarizer
+
+from tidegate.checkpointers import locate
+from tidegate.graph.pipeline import Services
+from tidegate.nodes.enrich import Enricher
+from tidegate.nodes.extract import Recogniser
+from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport
+from tidegate.resilience.circuits import Circuits, MemoryCircuits, SqliteCircuits
+from tidegate.services.converters import convert
+from tidegate.services.enrichment import HttpEnricher, open_enricher
+from tidegate.services.intake import Loaded, load
+from tidegate.services.recognisers import open_recogniser
+from tidegate.services.summarizers.extractive import ExtractiveSummarizer
+from tidegate.settings import ServiceSettings, Settings
+from tidegate.store.clock import Clock, SystemClock
+from tidegate.store.database import Database
+from tidegate.store.documents import Documents
+from tidegate.store.live import LiveDatabase
+from tidegate.store.registry import Registry
+from tidegate.store.schema import STORE
+from tidegate.telemetry import events
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+Source: TypeAlias = str | PathLike[str] | bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wired:
+    """The services, and what is kept beside the checkpoints. Nothing is opened before its first use."""
+
+    services: Services
+    documents: Documents
+    registry: Registry
+    circuits: Circuits
+    store: Database
+    live: Database
+    settings: Settings
+    owned_enricher: HttpEnricher | None
+
+    async def load(self, source: Source | None, *, text: str | None, name: str | None) -> Loaded:
+        """Read a document's raw bytes."""
+        limit = self.settings.max_document_bytes
+        return await load(source, text=text, name=name, max_bytes=limit, clock=self.services.clock)
+
+    async def reports(self) -> list[CircuitReport]:
+        """Return every circuit: those of the services in use, and those that ever failed here."""
+        used = [self.services.enrichment_circuit] if self.services.enricher else []
+        used += [self.services.model_circuit] if self.services.model else []
+        found = {report.name: report for report in await self.circuits.read_all()}
+        return sorted({**found, **{c.name: await c.report() for c in used}}.values(), key=lambda report: report.name)
+
+    async def aclose(self) -> None:
+        """Close what was opened here; services that the caller handed in stay open."""
+        if self.owned_enricher is not None:
+            await self.owned_enricher.aclose()
+        await self.store.close()
+        await self.live.close()
+
+
+def connect(
+    settings: Settings,
+    *,
+    model: BaseChatModel | None = None,
+    recogniser: Recogniser | None = None,
+    enricher: Enricher | None = None,
+    clock: Clock | None = None,
+) -> Wired:
+    """Build the services that the settings name, with the caller's own in place of theirs.
+
+    Imports the model's provider, which takes seconds: not for an event loop that serves others.
+
+    Raises:
+        SettingsError: a setting is wrong, or an extra is missing.
+    """
+    clock = clock or SystemClock()
+    location = locate(settings.checkpoints)
+    store = Database(location.store, STORE, clock=clock)
+    live = LiveDatabase(location.live, clock=clock)
+    circuits: Circuits = MemoryCircuits(clock) if location.kind == "memory" else SqliteCircuits(live)
+    enrichment_circuit = _breaker("enrichment", settings.enrichment, circuits, clock)
+    model_circuit = _breaker("model", settings.summary, circuits, clock)
+    owned = None if enricher else open_enricher(settings.enrichment, breaker=enrichment_circuit, clock=clock)
+    services = Services(
+        documents=Documents(store),
+        convert=partial(convert, max_expanded_bytes=settings.max_expanded_bytes),
+        recogniser=recogniser or open_recogniser(settings.recogniser),
+        enricher=enricher or owned,
+        enrichment_circuit=enrichment_circuit,
+        model=_writer(model or settings.model, settings, model_circuit, clock),
+        model_circuit=model_circuit,
+        extractive=ExtractiveSummarizer(settings.summary.max_sentences),
+        clock=clock,
+    )
+    return Wired(
+        services=services,
+        documents=Documents(store),
+        registry=Registry(store),
+        circuits=circuits,
+        store=store,
+        live=live,
+        settings=settings,
+        owned_enricher=owned,
+    )
+
+
+@asynccontextmanager
+async def wire(
+    settings: Settings,
+    *,
+    model: BaseChatModel | None = None,
+    recogniser: Recogniser | None = None,
+    enricher: Enricher | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Wired]:
+    """Build the services and open the store; close both at the end."""
+    wired = await asyncio.to_thread(
+        connect, settings, model=model, recogniser=recogniser, enricher=enricher, clock=clock
+    )
+    try:
+        await wired.store.open()
+        yield wired
+    finally:
+        await wired.aclose()
+
+
+def _writer(
+    model: BaseChatModel | str | None, settings: Settings, breaker: Breaker, clock: Clock
+) -> LlmSummarizer | None:
+    if not model:
+        return None
+    from tidegate.services.models import open_chat
+
+    return LlmSummarizer(open_chat(model, settings.summary, breaker=breaker, clock=clock), settings.summary)
+
+
+def _breaker(name: str, settings: ServiceSettings, circuits: Circuits, clock: Clock) -> Breaker:
+    def tell(change: CircuitChange) -> None:
+        events.circuit_changed(change.name, change.from_, change.to, change.reason)
+
+    return Breaker(
+        name,
+        circuits,
+        failure_threshold=settings.failure_threshold,
+        reset_timeout=settings.reset_timeout,
+        probe_timeout=settings.attempt_timeout + 5.0,  # a probe that is answered at the last moment is still its own
+        clock=clock,
+        listeners=[tell],
+    )

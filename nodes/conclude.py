@@ -1,0 +1,57 @@
+"""Step 5: what was found and what is missing -> outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from tidegate.state import Missing, Outcome, State, SummaryFailure, enrichments_of, hash_of
+
+
+def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitable[dict[str, Any]]]:
+    """Return the step, which alone writes `outcome` and `revision`.
+
+    `degraded` means that an entity was deferred or failed, or that a fallback took the place of something configured.
+    The revision grows by one when what is published differs from the revision before: a second look that found nothing
+    new publishes nothing. It has no failure mode.
+    """
+
+    async def conclude(state: State, config: RunnableConfig) -> dict[str, Any]:
+        missing = [
+            Missing(
+                what="enrichment",
+                id=key,
+                why=record.error or record.status,
+                since=record.since or "",
+                retryable=record.retryable and record.visits < max_visits,
+                attempts=record.attempts,
+            )
+            for key, record in enrichments_of(state).items()
+            if record.status in ("failed", "deferred")
+        ]
+        stored = state.get("summary_failure")
+        if stored is not None:
+            failure = SummaryFailure.load(stored)
+            missing.append(
+                Missing(
+                    what="summary",
+                    id="model",
+                    why=failure.error,
+                    since=failure.since,
+                    retryable=failure.retryable and failure.visits < max_visits,
+                    attempts=failure.attempts,
+                )
+            )
+        digest = hash_of(
+            state.get("summary"),
+            {key: [record.status, record.data] for key, record in enrichments_of(state).items()},
+            [[item.what, item.id, item.retryable] for item in missing],
+        )
+        outcome = Outcome(status="degraded" if missing else "complete", missing=tuple(missing), digest=digest)
+        earlier = state.get("outcome")
+        published = earlier is not None and Outcome.load(earlier).digest == digest
+        return {"outcome": outcome.dump(), "revision": state.get("revision", 0) + (0 if published else 1)}
+
+    return conclude

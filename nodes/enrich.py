@@ -1,0 +1,100 @@
+"""Step 3: entities -> enrichments, one branch of the fan-out."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypedDict
+
+from langchain_core.runnables import RunnableConfig
+
+from tidegate.errors import CircuitOpen, NotFound, ServiceError
+from tidegate.resilience.guard import Answer
+from tidegate.state import JSON, Enrichment, Entity
+from tidegate.store.clock import Clock, timestamp
+
+
+class Enricher(Protocol):
+    """The external API, guarded: retries, limits and the circuit are behind it."""
+
+    @property
+    def name(self) -> str:
+        """The service, as its circuit is named."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where answers come from, as results name it."""
+        ...
+
+    def covers(self, entity_type: str) -> bool:
+        """Say whether asking about this type of entity makes sense."""
+        ...
+
+    async def look_up(self, entity: Entity, *, idempotency_key: str) -> Answer[JSON]:
+        """Return what the API knows of the entity; raises a ServiceError where it does not say."""
+        ...
+
+
+class Work(TypedDict):
+    """What a branch is sent, never the whole state: its entities, and what earlier visits brought, by entity ID."""
+
+    entities: dict[str, JSON]
+    enrichments: dict[str, JSON]
+
+
+def enrich_step(enricher: Enricher | None, clock: Clock) -> Callable[[Work, RunnableConfig], Awaitable[dict[str, Any]]]:
+    """Return the step.
+
+    Takes a batch of entities, returns one outcome record for each under its ID. A branch never raises for an expected
+    failure, since that would cancel its siblings (LangGraph 1.2.22): what the service did is in the record's status.
+    Without an enricher, which happens when it was taken out of the settings while the thread rested, it does nothing.
+    """
+
+    async def enrich(work: Work, config: RunnableConfig) -> dict[str, Any]:
+        if enricher is None:
+            return {}
+        thread_id = str(config.get("configurable", {}).get("thread_id", ""))
+
+        async def one(entity_id: str) -> Enrichment:
+            entity = Entity.load(work["entities"][entity_id])
+            earlier = work["enrichments"].get(entity_id)
+            return await visit(enricher, entity, None if earlier is None else Enrichment.load(earlier), thread_id)
+
+        records = await asyncio.gather(*(one(entity_id) for entity_id in work["entities"]))
+        return {"enrichments": {key: record.dump() for key, record in zip(work["entities"], records, strict=True)}}
+
+    async def visit(enricher: Enricher, entity: Entity, earlier: Enrichment | None, thread_id: str) -> Enrichment:
+        attempts, visits = (earlier.attempts, earlier.visits) if earlier else (0, 0)
+        key = idempotency_key(thread_id, entity.id, visits)
+        try:
+            answer = await enricher.look_up(entity, idempotency_key=key)
+        except NotFound as error:
+            return Enrichment(
+                status="not_found", source=enricher.source, attempts=attempts + error.attempts, visits=visits + 1
+            )
+        except ServiceError as error:
+            return Enrichment(
+                status="deferred" if isinstance(error, CircuitOpen) else "failed",
+                source=enricher.source,
+                attempts=attempts + error.attempts,
+                visits=visits + (1 if error.attempts else 0),
+                error=f"{error.kind}: {error.problem}",
+                retryable=error.retryable,
+                since=(earlier and earlier.since) or timestamp(clock),
+            )
+        return Enrichment(
+            status="enriched",
+            source=enricher.source,
+            data=answer.value,
+            attempts=attempts + answer.attempts,
+            visits=visits + 1,
+        )
+
+    return enrich
+
+
+def idempotency_key(thread_id: str, entity_id: str, visit: int) -> str:
+    """Return the key that every retry and resume of this visit sends: a new visit is a new request."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{thread_id}\n{entity_id}\n{visit}"))

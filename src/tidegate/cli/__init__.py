@@ -1,0 +1,183 @@
+"""The command line: results on stdout, everything else on stderr.
+
+Nothing heavy is imported before a command runs: `tidegate --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from tidegate.errors import TidegateError
+
+app = typer.Typer(
+    name="tidegate",
+    help="Turn documents into enriched, sourced summaries, and keep doing so while services fail.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Policy = Literal["degrade", "wait", "fail"]
+Checkpoints = Annotated[
+    str | None, typer.Option(help="Where threads live: sqlite:///FILE, file:///FOLDER or memory:.", metavar="URL")
+]
+Model = Annotated[str | None, typer.Option(help="The chat model, as provider:name.", metavar="MODEL")]
+WhenOpen = Annotated[Policy | None, typer.Option(help="What to do while a circuit is open.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+FailOnDegraded = Annotated[bool, typer.Option(help="Exit with 3 if the result is degraded.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+ThreadId = Annotated[str, typer.Argument(help="The thread's ID.", metavar="THREAD")]
+
+
+@app.callback(
+    epilog="Exit codes: 0 done, 1 unexpected error, 2 usage or settings, 3 degraded (--fail-on-degraded), "
+    "4 waiting for a circuit, 5 a service failed (policy fail), 6-9 thread, 10-16 document, 130 interrupted."
+)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on stderr.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(version_of("tidegate"))
+        raise typer.Exit
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    if not verbose:
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+@app.command()
+def run(
+    document: Annotated[str, typer.Argument(help="A path, an http(s) URL, or - for standard input.")],
+    thread_id: Annotated[str | None, typer.Option(help="The thread's ID; by default made of name and content.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start another thread though the document has one.")] = False,
+    when_open: WhenOpen = None,
+    checkpoints: Checkpoints = None,
+    model: Model = None,
+    as_json: AsJson = False,
+    fail_on_degraded: FailOnDegraded = False,
+    quiet: Quiet = False,
+) -> None:
+    """Summarize a document: ingest, extract, enrich, summarize."""
+    from tidegate.cli import execution
+
+    execution.execute(
+        _options_given(checkpoints=checkpoints, model=model),
+        document,
+        thread_id=thread_id,
+        fresh=fresh,
+        when_open=when_open,
+        as_json=as_json,
+        fail_on_degraded=fail_on_degraded,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def resume(
+    thread_id: ThreadId,
+    when_open: WhenOpen = None,
+    checkpoints: Checkpoints = None,
+    model: Model = None,
+    as_json: AsJson = False,
+    fail_on_degraded: FailOnDegraded = False,
+    quiet: Quiet = False,
+) -> None:
+    """Bring a thread as far as it can get now: go on after a crash, or ask for what is missing."""
+    from tidegate.cli import execution
+
+    execution.execute(
+        _options_given(checkpoints=checkpoints, model=model),
+        None,
+        thread_id=thread_id,
+        when_open=when_open,
+        as_json=as_json,
+        fail_on_degraded=fail_on_degraded,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def threads(
+    status: Annotated[
+        Literal["running", "waiting", "failed", "complete", "degraded"] | None, typer.Option(help="Only these.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    checkpoints: Checkpoints = None,
+    as_json: AsJson = False,
+) -> None:
+    """List threads, the most recently updated first."""
+    from tidegate.cli import inspection
+
+    inspection.threads(_options_given(checkpoints=checkpoints), status, limit, as_json=as_json)
+
+
+@app.command()
+def show(
+    thread_id: ThreadId,
+    history: Annotated[bool, typer.Option("--history", help="List its checkpoints too.")] = False,
+    checkpoints: Checkpoints = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a thread holds, and how far it is."""
+    from tidegate.cli import inspection
+
+    inspection.show(_options_given(checkpoints=checkpoints), thread_id, history=history, as_json=as_json)
+
+
+@app.command()
+def graph(
+    thread: Annotated[str | None, typer.Option(help="Highlight the path that this thread took.")] = None,
+    format_: Annotated[Literal["mermaid", "svg", "png"], typer.Option("--format", help="What to draw.")] = "mermaid",
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Write to this file.", metavar="FILE")] = None,
+    checkpoints: Checkpoints = None,
+) -> None:
+    """Draw the graph."""
+    from tidegate.cli import inspection
+
+    inspection.draw(_options_given(checkpoints=checkpoints), thread, format_, output)
+
+
+@app.command()
+def circuits(checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
+    """Show the circuit of every service: closed, open, or half-open."""
+    from tidegate.cli import inspection
+
+    inspection.circuits(_options_given(checkpoints=checkpoints), as_json=as_json)
+
+
+@app.command()
+def settings(checkpoints: Checkpoints = None, model: Model = None, as_json: AsJson = False) -> None:
+    """Show the settings in force, and where each comes from; secrets are hidden."""
+    from tidegate.cli import inspection
+
+    inspection.settings(_options_given(checkpoints=checkpoints, model=model), as_json=as_json)
+
+
+def _options_given(**options: str | None) -> dict[str, str]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def main() -> None:
+    """Run the command; errors of ours end in one line on stderr and their exit code."""
+    from tidegate.cli.exit_codes import INTERRUPTED, exit_code
+
+    try:
+        app()
+    except TidegateError as error:
+        typer.echo(f"tidegate: {error}", err=True)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        typer.echo("tidegate: interrupted; `tidegate threads` lists what can be resumed", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,58 @@
+"""`run` and `resume`: an execution, with its progress."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+import typer
+
+from tidegate.cli.exit_codes import DEGRADED, WAITING
+from tidegate.cli.progress import Progress
+from tidegate.cli.text import result_text
+from tidegate.graph.result import Result
+from tidegate.graph.runner import Pipeline
+from tidegate.settings import Policy, Settings
+from tidegate.telemetry.setup import configure
+
+
+def execute(
+    options: Mapping[str, str],
+    document: str | None,
+    *,
+    thread_id: str | None,
+    when_open: Policy | None,
+    as_json: bool,
+    fail_on_degraded: bool,
+    quiet: bool,
+    fresh: bool = False,
+) -> None:
+    """Run a document, or resume a thread, and print the result; exits with the code that the result asks for."""
+    settings = Settings.read(**options)
+    progress = Progress(shown=not quiet)
+
+    async def stream() -> Result:
+        result: Result | None = None
+        async with Pipeline.open(settings) as pipeline:
+            with progress:
+                async for event in pipeline.stream(document, thread_id=thread_id, when_open=when_open, fresh=fresh):
+                    progress.show(event)
+                    result = event.result
+        if result is None:
+            raise RuntimeError("the stream ended without a result")
+        return result
+
+    shutdown = configure()
+    try:
+        result = asyncio.run(stream())
+    finally:
+        shutdown()
+    if not progress.steps and result.status == "complete":
+        again = "" if document is None else "; --fresh runs the document again"
+        typer.echo(f"thread {result.thread_id} was complete already, nothing was run{again}", err=True)
+    typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if as_json else result_text(result, options))
+    if result.status == "waiting":
+        raise typer.Exit(WAITING)
+    if result.status == "degraded" and fail_on_degraded:
+        raise typer.Exit(DEGRADED)

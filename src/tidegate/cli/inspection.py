@@ -1,0 +1,130 @@
+"""`threads`, `show`, `graph`, `circuits` and `settings`: what is there, changing nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tidegate.cli.text import result_text, table
+from tidegate.errors import SettingsError
+from tidegate.graph import drawing
+from tidegate.graph.runner import Pipeline
+from tidegate.settings import Settings, in_force
+from tidegate.store.registry import ThreadStatus
+
+
+def threads(options: Mapping[str, str], status: ThreadStatus | None, limit: int, *, as_json: bool) -> None:
+    """Print the registry."""
+
+    async def work() -> None:
+        async with Pipeline.open(Settings.read(**options)) as pipeline:
+            records = await pipeline.threads(status=status, limit=limit)
+        if as_json:
+            _print_json([asdict(record) for record in records])
+            return
+        rows = [
+            (
+                record.thread_id,
+                record.status,
+                str(record.revision),
+                str(record.retryable_missing),
+                _time(record.updated_at),
+                record.error or record.source,
+            )
+            for record in records
+        ]
+        typer.echo(
+            table(rows, ("THREAD", "STATUS", "REVISION", "MISSING", "UPDATED (UTC)", "")) if rows else "no threads"
+        )
+
+    asyncio.run(work())
+
+
+def show(options: Mapping[str, str], thread_id: str, *, history: bool, as_json: bool) -> None:
+    """Print one thread."""
+
+    async def work() -> None:
+        async with Pipeline.open(Settings.read(**options)) as pipeline:
+            result = await pipeline.inspect(thread_id)
+            entries = await pipeline.history(thread_id) if history else []
+        if as_json:
+            _print_json(result.to_dict() | ({"history": [asdict(entry) for entry in entries]} if history else {}))
+            return
+        typer.echo(result_text(result, options))
+        if history:
+            rows = [(entry.at[:23], str(entry.step), entry.source, ", ".join(entry.next) or "-") for entry in entries]
+            typer.echo("\n" + table(rows, ("WRITTEN (UTC)", "STEP", "BY", "NEXT")))
+
+    asyncio.run(work())
+
+
+def draw(options: Mapping[str, str], thread_id: str | None, format_: str, output: str | None) -> None:
+    """Draw the graph, with the path of a thread if one is given."""
+
+    async def work() -> bytes:
+        async with Pipeline.open(Settings.read(**options)) as pipeline:
+            path = None if thread_id is None else await pipeline.path(thread_id)
+            return drawing.draw(pipeline.graph.get_graph(), format_, path)
+
+    picture = asyncio.run(work())
+    if output is None and format_ == "png" and sys.stdout.isatty():
+        raise SettingsError("a PNG does not belong on a terminal; name a file with --output")
+    if output is None:
+        sys.stdout.buffer.write(picture)
+        return
+    try:
+        Path(output).write_bytes(picture)
+    except OSError as error:
+        raise SettingsError(f"cannot write {output}: {error.strerror}; name another file with --output") from error
+
+
+def circuits(options: Mapping[str, str], *, as_json: bool) -> None:
+    """Print every circuit."""
+
+    async def work() -> None:
+        async with Pipeline.open(Settings.read(**options)) as pipeline:
+            reports = await pipeline.circuits()
+        if as_json:
+            _print_json([asdict(report) for report in reports])
+            return
+        rows = [
+            (
+                report.name,
+                report.state.replace("_", "-"),
+                str(report.failures),
+                _time(report.opened_at),
+                f"{report.retry_in:.0f} s" if report.retry_in else "-",
+                report.reason or "-",
+            )
+            for report in reports
+        ]
+        typer.echo(table(rows, ("CIRCUIT", "STATE", "FAILURES", "OPENED (UTC)", "RETRY IN", "LAST FAILURE")))
+
+    asyncio.run(work())
+
+
+def settings(options: Mapping[str, str], *, as_json: bool) -> None:
+    """Print every setting."""
+    rows = in_force(Settings.read(**options), **options)
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+        return
+    typer.echo(
+        table([(row.name, row.value, row.set_by, row.description) for row in rows], ("SETTING", "VALUE", "FROM", ""))
+    )
+
+
+def _time(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))

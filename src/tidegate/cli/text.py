@@ -1,0 +1,148 @@
+"""Results as text for people."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tidegate.graph.result import Result
+from tidegate.state import Enrichment, Entity, Sentence
+
+_WIDTH = 100
+_SHOWN = 8  # entities of one type
+_TYPES = {
+    "PERSON": "People",
+    "ORG": "Organisations",
+    "LOC": "Places",
+    "MONEY": "Sums",
+    "DATE": "Dates",
+    "ENTITY": "Other names",
+}
+
+
+def result_text(result: Result, options: Mapping[str, str]) -> str:
+    """Lay out a result: outcome, summary with its sources, entities with what enrichment found, what is missing."""
+    parts = [_head(result), _summary(result), _entities(result), _missing(result), _commands(result, options)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
+    """Align columns by their longest cell."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def printable(text: str) -> str:
+    """Return one line that cannot steer a terminal: documents are untrusted."""
+    return "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
+
+
+def _head(result: Result) -> str:
+    revision = f", revision {result.revision}" if result.revision else ""
+    title = printable(result.title)
+    return f"{title}\n{'=' * min(len(title), _WIDTH)}\n{result.status}{revision}"
+
+
+def _summary(result: Result) -> str:
+    if result.summary is None:
+        return ""
+    how = (
+        "extractive: the document's own sentences"
+        if result.summary.method == "extractive"
+        else f"by {result.summary.model}"
+    )
+    lines = [f"Summary ({how})"]
+    for number, sentence in enumerate(result.summary.sentences, start=1):
+        text = f"{printable(sentence.text)} {_source(result, sentence)}".rstrip()
+        lines.append(textwrap.fill(text, _WIDTH, initial_indent=f"{number:>3}. ", subsequent_indent="     "))
+    return "\n".join(lines)
+
+
+def _source(result: Result, sentence: Sentence) -> str:
+    if not sentence.supported:
+        return "[not supported by the document]"
+    pages = sorted(
+        {
+            page.number
+            for page in (result.document.pages if result.document else ())
+            for span in sentence.evidence
+            if page.start < span.end and span.start < page.end
+        }
+    )
+    if pages:
+        return f"[p. {', '.join(map(str, pages))}]"
+    return f"[{', '.join(f'{span.start}-{span.end}' for span in sentence.evidence)}]" if sentence.evidence else ""
+
+
+def _entities(result: Result) -> str:
+    sections: list[str] = []
+    for type_, title in _TYPES.items():
+        of_type = [entity for entity in result.entities if entity.type == type_]
+        if not of_type:
+            continue
+        of_type.sort(key=lambda entity: -len(entity.mentions))
+        lines = [f"{title} ({len(of_type)})", *(_entity(entity, result.enrichments) for entity in of_type[:_SHOWN])]
+        if len(of_type) > _SHOWN:
+            lines.append(f"  … and {len(of_type) - _SHOWN} more; --json has them all")
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections)
+
+
+def _entity(entity: Entity, enrichments: Mapping[str, Enrichment]) -> str:
+    times = f" x{len(entity.mentions)}" if len(entity.mentions) > 1 else ""
+    name = f"{printable(entity.text)}{times}"
+    notes = [" ".join(entity.value.values())] if entity.value else []
+    record = enrichments.get(entity.id)
+    if record is not None and record.data is not None:
+        notes.append(printable(_facts(record.data)))
+    elif record is not None and record.status in ("failed", "deferred"):
+        notes.append(f"({record.status}: {record.error})")
+    return _cut(f"  {name:<32}  {'  '.join(notes)}".rstrip())
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"
+
+
+def _facts(data: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in _scalars(data))
+
+
+def _scalars(data: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, (str, int, float)) and value != "":
+            yield key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _missing(result: Result) -> str:
+    if not result.missing:
+        return ""
+    names = {entity.id: entity.text for entity in result.entities}
+    lines = [f"Missing ({len(result.missing)})"]
+    for item in result.missing[:_SHOWN]:
+        what = (
+            f"enrichment of {printable(names.get(item.id, item.id))}"
+            if item.what == "enrichment"
+            else "summary by the model"
+        )
+        lines.append(_cut(f"  {what}: {item.why}{'' if item.retryable else ' (final)'}"))
+    if len(result.missing) > _SHOWN:
+        lines.append(f"  … and {len(result.missing) - _SHOWN} more")
+    return "\n".join(lines)
+
+
+def _commands(result: Result, options: Mapping[str, str]) -> str:
+    given = "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options.items())
+    where = "".join(f" --{name} {shlex.quote(value)}" for name, value in options.items() if name == "checkpoints")
+    thread = shlex.quote(result.thread_id)
+    lines = [f"thread   {result.thread_id}"]
+    if result.status != "complete":
+        when = "" if not result.retry_in else f"   (the service may be tried again in {result.retry_in:.0f} s)"
+        lines.append(f"resume   tidegate resume {thread}{given}{when}")
+    lines.append(f"inspect  tidegate show {thread}{where}")
+    return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""The document store: raw bytes under their SHA-256, taken in before a thread starts."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+
+from tidegate.errors import StateInvalid
+from tidegate.store.database import Database
+
+
+class Documents:
+    """Raw documents, so that a changed or vanished file cannot change what a thread works on."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put(self, data: bytes) -> str:
+        """Keep these bytes and return their SHA-256 in hex; storing them again changes nothing."""
+        sha256 = hashlib.sha256(data).hexdigest()
+
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO documents (sha256, data, taken_at) VALUES (?, ?, tidegate_now()) ON CONFLICT DO NOTHING",
+                (sha256, data),
+            )
+
+        await self._database.write(insert)
+        return sha256
+
+    async def get(self, sha256: str) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            StateInvalid: they are not in this store, or were damaged there.
+        """
+
+        def select(connection: sqlite3.Connection) -> bytes | None:
+            row = connection.execute("SELECT data FROM documents WHERE sha256 = ?", (sha256,)).fetchone()
+            return None if row is None else bytes(row[0])
+
+        data = await self._database.read(select)
+        if data is None:
+            raise StateInvalid(f"document {sha256} is not in {self._database.path}; run it again under a new thread")
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise StateInvalid(
+                f"document {sha256} in {self._database.path} is damaged; run it again under a new thread"
+            )
+        return data

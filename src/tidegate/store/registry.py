@@ -1,0 +1,71 @@
+"""The thread registry: which threads there are and how far each is, which LangGraph's savers cannot list."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import astuple, dataclass, fields
+from typing import Literal, TypeAlias
+
+from tidegate.store.database import Database
+
+ThreadStatus: TypeAlias = Literal["running", "waiting", "failed", "complete", "degraded"]
+"""`running` also after a crash, until the thread is resumed; `waiting` for a circuit; `failed` with an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadRecord:
+    """One thread. `next_at` is when resuming makes sense again, `updated_at` when this was written (epoch seconds)."""
+
+    thread_id: str
+    document_id: str
+    source: str
+    media_type: str | None = None
+    status: ThreadStatus
+    outcome: str | None = None
+    revision: int = 0
+    retryable_missing: int = 0
+    next_at: float | None = None
+    fingerprint: str = ""
+    error: str | None = None
+    updated_at: float = 0.0
+
+
+_COLUMNS = ", ".join(field.name for field in fields(ThreadRecord))
+
+
+class Registry:
+    """The `threads` table. It may lag behind the checkpoints by one crash; they are what counts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put(self, record: ThreadRecord) -> None:
+        """Write one thread's record in place of the one before; `updated_at` is set here."""
+        values = astuple(record)[:-1]
+        marks = ", ".join("?" * len(values))
+
+        def upsert(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                f"INSERT OR REPLACE INTO threads ({_COLUMNS}) VALUES ({marks}, tidegate_now())",  # noqa: S608 - our names
+                values,
+            )
+
+        await self._database.write(upsert)
+
+    async def get(self, thread_id: str) -> ThreadRecord | None:
+        """Return one thread's record, None if it has none."""
+        rows = await self._select("WHERE thread_id = ?", (thread_id,))
+        return rows[0] if rows else None
+
+    async def threads(self, *, status: ThreadStatus | None = None, limit: int = 100) -> list[ThreadRecord]:
+        """Return threads, the most recently updated first."""
+        if status is None:
+            return await self._select("ORDER BY updated_at DESC, thread_id LIMIT ?", (limit,))
+        return await self._select("WHERE status = ? ORDER BY updated_at DESC, thread_id LIMIT ?", (status, limit))
+
+    async def _select(self, clause: str, values: tuple[object, ...]) -> list[ThreadRecord]:
+        def select(connection: sqlite3.Connection) -> list[ThreadRecord]:
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM threads {clause}", values)  # noqa: S608 - our names
+            return [ThreadRecord(**dict(zip(_COLUMNS.split(", "), row, strict=True))) for row in rows]
+
+        return await self._database.read(select)

@@ -1,0 +1,290 @@
+"""The graph's routes, from the outside: what a thread comes to while its services fail and come back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.worlds import World
+from tidegate.errors import (
+    CircuitOpen,
+    DocumentMismatch,
+    IncompatibleThread,
+    NotFound,
+    Permanent,
+    ThreadNotFound,
+    Transient,
+)
+from tidegate.graph.result import Event, Result
+from tidegate.settings import Settings
+from tidegate.store.registry import Registry, ThreadRecord
+
+TEXT = "Ada and Bob met Xenia in Cairo, then Dover, then Essen; Ada stayed."
+PLACES = ["Ada", "Bob", "Cairo", "Dover", "Essen"]
+
+
+def settings(**enrichment: Any) -> Settings:
+    section = {"concurrency": 1, "batch_size": 2, "reset_timeout": 30.0, **enrichment}
+    return Settings(checkpoints="memory:", enrichment=section, summary={"concurrency": 1})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def worlds() -> AsyncIterator[Any]:
+    made: list[World] = []
+
+    def make(*, with_model: bool = False, **enrichment: Any) -> World:
+        made.append(World(settings(**enrichment), with_model=with_model))
+        return made[-1]
+
+    yield make
+    for world in made:
+        await world.database.close()
+
+
+def statuses(result: Result) -> dict[str, str]:
+    return {entity.text: result.enrichments[entity.id].status for entity in result.entities}
+
+
+async def test_a_healthy_run_is_complete_and_asks_once_for_each_place(worlds: Any) -> None:
+    world = worlds()
+    result = await world.executions().advance("t", await world.take_in(TEXT))
+    assert (result.status, result.revision, result.missing, result.retry_in) == ("complete", 1, (), None)
+    assert statuses(result) == {**dict.fromkeys(PLACES, "enriched"), "Xenia": "not_found"}
+    assert sorted(world.places.asked) == PLACES
+    assert [TEXT[span.start : span.end] for span in result.entities[0].mentions] == ["Ada", "Ada"]
+    assert result.summary is not None
+    assert result.summary.method == "extractive"
+
+
+async def test_after_the_third_failure_no_request_starts_and_the_result_is_degraded(worlds: Any) -> None:
+    world = worlds()
+    world.places.down = True
+    result = await world.executions().advance("t", await world.take_in(TEXT))
+    assert len(world.places.asked) == 3
+    assert result.status == "degraded"
+    assert {item.id for item in result.missing} == {e.id for e in result.entities if e.type == "LOC"}
+    assert all(item.retryable for item in result.missing)
+    assert result.retry_in == pytest.approx(30.0, abs=5.0)
+
+
+async def test_resuming_while_the_service_is_down_returns_what_is_stored_and_when_to_try_again(worlds: Any) -> None:
+    world = worlds()
+    world.places.down = True
+    first = await world.executions().advance("t", await world.take_in(TEXT))
+    world.clock.advance(10.0)
+    again = await world.executions().advance("t", None)
+    assert (again.status, again.revision) == ("degraded", 1)
+    assert again.retry_in == pytest.approx((first.retry_in or 0.0) - 10.0)
+    assert len(world.places.asked) == 3
+
+
+async def test_resuming_after_the_service_came_back_asks_only_for_what_was_missing(worlds: Any) -> None:
+    world = worlds()
+    world.places.goes_down_after = 2
+    first = await world.executions().advance("t", await world.take_in(TEXT))
+    done = [name for name, status in statuses(first).items() if status == "enriched"]
+    assert len(done) == 2
+    world.places.goes_down_after, world.places.down = None, False
+    world.clock.advance(31.0)
+    world.places.asked.clear()
+    second = await world.executions().advance("t", None)
+    assert (second.status, second.revision, second.missing) == ("complete", 2, ())
+    assert sorted(world.places.asked) == sorted(set(PLACES) - set(done))
+
+
+async def test_a_half_open_circuit_is_sent_one_entity_first(worlds: Any) -> None:
+    world = worlds(concurrency=8)
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in(TEXT))
+    world.clock.advance(31.0)
+    world.places.asked.clear()
+    still = await world.executions().advance("t", None)
+    assert len(world.places.asked) == 1
+    assert (still.status, still.revision) == ("degraded", 1)
+
+
+async def test_policy_wait_stops_the_thread_before_the_circuit_and_goes_on_once_it_lets_calls_through(
+    worlds: Any,
+) -> None:
+    world = worlds(when_open="wait")
+    world.places.down = True
+    waiting = await world.executions().advance("t", await world.take_in(TEXT))
+    assert (waiting.status, waiting.revision, waiting.next) == ("waiting", 0, ("await_enrichment",))
+    still = await world.executions().advance("t", None)
+    assert still.status == "waiting"
+    assert still.retry_in == pytest.approx(waiting.retry_in)
+    world.clock.advance(31.0)
+    world.places.down = False
+    done = await world.executions().advance("t", None)
+    assert (done.status, done.revision) == ("complete", 1)
+
+
+async def test_policy_fail_raises_and_leaves_the_thread_where_it_can_go_on(worlds: Any) -> None:
+    world = worlds(when_open="fail")
+    world.places.down = True
+    with pytest.raises(CircuitOpen) as caught:
+        await world.executions().advance("t", await world.take_in(TEXT))
+    assert caught.value.retry_in > 0
+    record = await world.executions()._registry.get("t")
+    assert (record.status, record.error[:11]) == ("failed", "CircuitOpen")
+    world.clock.advance(31.0)
+    world.places.down = False
+    assert (await world.executions().advance("t", None)).status == "complete"
+
+
+async def test_a_caller_can_set_the_policy_of_one_execution(worlds: Any) -> None:
+    world = worlds(when_open="wait")
+    world.places.down = True
+    result = await world.executions().advance("t", await world.take_in(TEXT), when_open="degrade")
+    assert result.status == "degraded"
+
+
+async def test_an_answer_that_there_is_no_such_thing_is_complete(worlds: Any) -> None:
+    world = worlds()
+    world.places.fails = {"Cairo": NotFound}
+    result = await world.executions().advance("t", await world.take_in(TEXT))
+    assert result.status == "complete"
+    assert statuses(result)["Cairo"] == "not_found"
+
+
+async def test_an_entity_that_can_never_be_had_is_missing_for_good_and_not_asked_again(worlds: Any) -> None:
+    world = worlds()
+    world.places.fails = {"Cairo": Permanent}
+    result = await world.executions().advance("t", await world.take_in(TEXT))
+    assert [(item.why, item.retryable) for item in result.missing] == [("permanent: as scripted", False)]
+    assert (result.status, result.retry_in) == ("degraded", None)
+    asked = len(world.places.asked)
+    again = await world.executions().advance("t", None)
+    assert (again.revision, len(world.places.asked)) == (1, asked)
+
+
+async def test_an_entity_that_fails_alone_is_tried_in_later_executions_five_times_at_most(worlds: Any) -> None:
+    world = worlds(attempts=1, failure_threshold=99)
+    world.places.fails = {"Cairo": Transient}
+    await world.executions().advance("t", await world.take_in(TEXT))
+    for _ in range(8):
+        result = await world.executions().advance("t", None)
+    assert world.places.asked.count("Cairo") == 5
+    assert (result.status, result.revision) == ("degraded", 2)
+    assert not result.missing[0].retryable
+
+
+async def test_the_same_idempotency_key_goes_with_every_retry_and_a_new_one_with_a_new_visit(worlds: Any) -> None:
+    world = worlds(attempts=2, failure_threshold=99)
+    world.places.fails = {"Cairo": Transient}
+    await world.executions().advance("t", await world.take_in("Cairo"))
+    await world.executions().advance("t", None)
+    first, second, third, fourth = world.places.keys
+    assert first == second != third == fourth
+
+
+async def test_a_complete_thread_runs_nothing_again(worlds: Any) -> None:
+    world = worlds()
+    start = await world.take_in(TEXT)
+    first = await world.executions().advance("t", start)
+    events: list[Event] = []
+    assert await world.executions().advance("t", start, emit=events.append) == first
+    assert events == []
+
+
+async def test_a_thread_refuses_another_document(worlds: Any) -> None:
+    world = worlds()
+    await world.executions().advance("t", await world.take_in(TEXT))
+    with pytest.raises(DocumentMismatch, match="belongs to another document"):
+        await world.executions().advance("t", await world.take_in("Zagreb"))
+
+
+async def test_a_thread_that_does_not_exist_is_said_so(worlds: Any) -> None:
+    with pytest.raises(ThreadNotFound, match="'nope' does not exist"):
+        await worlds().executions().advance("nope", None)
+
+
+async def test_a_model_that_is_down_is_replaced_by_the_fallback_and_tried_again_later(worlds: Any) -> None:
+    world = worlds(with_model=True)
+    world.writer.down = True
+    first = await world.executions().advance("t", await world.take_in(TEXT))
+    assert world.writer.asked == 3
+    assert first.summary is not None
+    assert first.summary.method == "extractive"
+    assert [(item.what, item.retryable) for item in first.missing] == [("summary", True)]
+    world.writer.down = False
+    world.clock.advance(31.0)
+    world.places.asked.clear()
+    second = await world.executions().advance("t", None)
+    assert (second.status, second.revision) == ("complete", 2)
+    assert second.text == "Written from 5 facts."
+    assert world.places.asked == []
+
+
+async def test_a_model_that_refuses_the_document_is_not_asked_again(worlds: Any) -> None:
+    world = worlds(with_model=True)
+    world.writer.refuses = True
+    first = await world.executions().advance("t", await world.take_in(TEXT))
+    assert [(item.what, item.why, item.retryable) for item in first.missing] == [
+        ("summary", "permanent: content filter", False)
+    ]
+    assert (await world.executions().advance("t", None)).retry_in is None
+    assert world.writer.asked == 1
+
+
+async def test_the_summary_is_written_again_when_later_answers_change_what_it_rests_on(worlds: Any) -> None:
+    world = worlds(with_model=True)
+    world.places.down = True
+    first = await world.executions().advance("t", await world.take_in(TEXT))
+    assert first.text == "Written from 0 facts."
+    world.places.down = False
+    world.clock.advance(31.0)
+    assert (await world.executions().advance("t", None)).text == "Written from 5 facts."
+
+
+async def test_an_earlier_summary_by_the_model_is_kept_while_the_model_is_down(worlds: Any) -> None:
+    world = worlds(with_model=True)
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in(TEXT))
+    world.places.down, world.writer.down = False, True
+    world.clock.advance(31.0)
+    second = await world.executions().advance("t", None)
+    assert second.text == "Written from 0 facts."
+    assert [item.what for item in second.missing] == ["summary"]
+
+
+async def test_without_enrichment_configured_nothing_is_missing(worlds: Any) -> None:
+    world = worlds()
+    world.services = type(world.services)(
+        **{name: getattr(world.services, name) for name in world.services.__slots__} | {"enricher": None}
+    )
+    result = await world.executions().advance("t", await world.take_in(TEXT))
+    assert (result.status, dict(result.enrichments)) == ("complete", {})
+
+
+async def test_a_thread_that_waits_before_a_step_this_code_does_not_have_is_refused(worlds: Any) -> None:
+    world = worlds(when_open="wait")
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in(TEXT))
+    executions = world.executions()
+    del executions._graph.nodes["await_enrichment"]
+    with pytest.raises(IncompatibleThread, match="waits for await_enrichment"):
+        await executions.advance("t", None)
+
+
+async def test_stored_state_that_does_not_fit_is_refused_by_field_names_alone(worlds: Any) -> None:
+    world = worlds()
+    await world.executions().advance("t", await world.take_in(TEXT))
+    executions = world.executions()
+    await executions._graph.aupdate_state(
+        {"configurable": {"thread_id": "t"}}, {"summary": {"sentence": "secret"}}, as_node="conclude"
+    )
+    with pytest.raises(IncompatibleThread, match=r"stored Summary does not fit.*sentences \(missing\)") as caught:
+        await executions.advance("t", None)
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_thread_registered_but_never_started_is_started_by_resume(worlds: Any) -> None:
+    world = worlds()
+    start = await world.take_in(TEXT)
+    await Registry(world.database).put(
+        ThreadRecord(thread_id="t", document_id=start["document_sha256"] or "", source="note.txt", status="running")
+    )
+    assert (await world.executions().advance("t", None)).status == "complete"

@@ -1,0 +1,83 @@
+"""Settings: where they come from, and what is said of those that are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tidegate.errors import SettingsError
+from tidegate.settings import Settings, in_force
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("TIDEGATE_CHECKPOINTS", "TIDEGATE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def sources(**options: str) -> dict[str, tuple[str, str]]:
+    return {row.name: (row.value, row.set_by) for row in in_force(Settings.read(**options), **options)}
+
+
+def test_options_win_over_variables_over_the_file_over_defaults(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere / "tidegate.toml").write_text(
+        'model = "from:file"\ncheckpoints = "file:///from-file"\nrecogniser = "rules"\nmax_rounds = 2\n'
+        "[enrichment]\nconcurrency = 2\nattempts = 2\n"
+    )
+    monkeypatch.setenv("TIDEGATE_MODEL", "from:variable")
+    monkeypatch.setenv("TIDEGATE_CHECKPOINTS", "file:///from-variable")
+    monkeypatch.setenv("TIDEGATE_ENRICHMENT__CONCURRENCY", "3")
+    found = sources(checkpoints="memory:")
+    assert found["checkpoints"] == ("memory:", "option")
+    assert found["model"] == ("from:variable", "TIDEGATE_MODEL")
+    assert found["recogniser"] == ("rules", "tidegate.toml")
+    assert found["enrichment.concurrency"] == ("3", "TIDEGATE_ENRICHMENT__CONCURRENCY")
+    assert found["enrichment.attempts"] == ("2", "tidegate.toml")
+    assert found["summary.attempts"] == ("4", "default")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("modell = 'x:y'", "modell: Extra inputs are not permitted"),
+        ("[enrichment]\nconcurrency = 0", "enrichment.concurrency: Input should be greater than or equal to 1"),
+        ("[enrichment]\nwhen_open = 'panic'", "enrichment.when_open: Input should be 'degrade', 'wait' or 'fail'"),
+        ("model = ", "tidegate.toml"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_the_names_of_its_settings(elsewhere: Path, file: str, said: str) -> None:
+    (elsewhere / "tidegate.toml").write_text(file)
+    with pytest.raises(SettingsError, match=said):
+        Settings.read()
+
+
+def test_a_variable_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_ENRICHMENT__HEADERS", "{not json")
+    with pytest.raises(SettingsError, match="enrichment"):
+        Settings.read()
+
+
+def test_a_wrong_value_is_not_repeated_since_it_may_be_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_ENRICHMENT__HEADERS", '{"Authorization": ["hunter2"]}')
+    with pytest.raises(SettingsError) as caught:
+        Settings.read()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secrets_are_hidden_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_ENRICHMENT__HEADERS", '{"X-Anything": "hunter2"}')
+    monkeypatch.setenv("TIDEGATE_ENRICHMENT__URL", "https://me:hunter2@api.example/v1?key=hunter2")
+    monkeypatch.setenv("TIDEGATE_SUMMARY__OPTIONS", '{"api_key": "hunter2", "temperature": 0}')
+    found = sources()
+    assert "hunter2" not in str(found)
+    assert found["summary.options"][0] == "{api_key: (hidden), temperature: 0}"
+    assert found["summary.chunk_tokens"][0] == "6000"
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [row.name for row in in_force(Settings.read()) if not row.description] == []
