@@ -9,13 +9,9 @@ from typing import Any, TypeVar
 
 from langchain_core.runnables.config import var_child_runnable_config
 
-from tidegate.errors import TidegateError
+from tidegate.errors import WrongThread
 
 _Result = TypeVar("_Result")
-
-
-class WrongThread(TidegateError):
-    """A blocking call was made on the event loop that would have to do the work."""
 
 
 class Home:

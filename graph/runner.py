@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 
 from anyio.from_thread import start_blocking_portal
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph.state import CompiledStateGraph
 
 from tidegate.checkpointers import open_checkpointer
 from tidegate.errors import ThreadError
 from tidegate.graph import adapters
+from tidegate.graph.drawing import Path, visited
 from tidegate.graph.execution import Executions
 from tidegate.graph.home import Home
 from tidegate.graph.pipeline import build_graph
@@ -25,7 +27,7 @@ from tidegate.graph.result import Event, HistoryEntry, Result
 from tidegate.graph.wiring import Source, Wired, wire
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.settings import Policy, Settings
-from tidegate.state import Input
+from tidegate.state import Input, State
 from tidegate.store.registry import ThreadRecord, ThreadStatus
 
 if TYPE_CHECKING:
@@ -179,9 +181,14 @@ class Pipeline:
         return await self._home.run(self._wired.reports())
 
     async def path(self, thread_id: str) -> Path:
-        """Return the steps and edges that a thread went over, for drawing."""
-        entries = await self._home.run(self._executions.history(thread_id, None))
-        return visited([entry.next for entry in reversed(entries)], self.graph.get_graph())
+        """Return the steps and edges that a thread went over so far, for `tidegate.graph.drawing`.
+
+        Raises:
+            ThreadNotFound: no thread has this ID.
+        """
+        newest, *before = await self.history(thread_id)
+        supersteps = [entry.next for entry in reversed(before)]
+        return visited([*supersteps, *([] if newest.next else [newest.next])], self.graph.get_graph())
 
     async def take_in(self, source: Source | None = None, *, text: str | None = None, name: str | None = None) -> Input:
         """Read a document into the document store, and return the graph's input for it: for use as a subgraph.
@@ -206,6 +213,14 @@ class Pipeline:
     def block_on(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Run a coroutine on the pipeline's event loop, blocking this thread."""
         return self._home.run_sync(work)
+
+    def subgraph(self) -> CompiledStateGraph[State, None, Input, State]:
+        """Return the graph without a checkpointer, to be a step of another asynchronous graph, which brings its own.
+
+        Its channels are those of `tidegate.state.State`; its input is what `take_in` returns. Inside of another graph,
+        threads are that graph's: they are not in this pipeline's registry, and are resumed through it.
+        """
+        return build_graph(self._wired.services, self.settings).compile(name="tidegate")
 
     def as_node(self, *, document: str = "document", thread: str = "thread_id", result: str = "result") -> Any:
         """Return a step for another graph, synchronous or not; the arguments name the channels of that graph.

@@ -10,8 +10,6 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
-from tidegate.services.summarizers.llm import LlmSummarizer
-
 from tidegate.checkpointers import locate
 from tidegate.graph.pipeline import Services
 from tidegate.nodes.enrich import Enricher
@@ -23,6 +21,7 @@ from tidegate.services.enrichment import HttpEnricher, open_enricher
 from tidegate.services.intake import Loaded, load
 from tidegate.services.recognisers import open_recogniser
 from tidegate.services.summarizers.extractive import ExtractiveSummarizer
+from tidegate.services.summarizers.llm import LlmSummarizer
 from tidegate.settings import ServiceSettings, Settings
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.database import Database

@@ -16,6 +16,7 @@ TidegateError
 │   ├── DocumentMismatch          the thread ID belongs to another document
 │   ├── IncompatibleThread        its stored state does not fit this code
 │   └── CheckpointDamaged         its stored state cannot be read
+├── WrongThread                 await the async method instead of its `_sync` twin
 ├── StateInvalid                stored state does not fit this code; a thread's becomes IncompatibleThread
 └── ServiceError                what a call to a service came to
     ├── Transient                 try again
@@ -122,6 +123,10 @@ class IncompatibleThread(ThreadError):
 
 class CheckpointDamaged(ThreadError):
     """A stored checkpoint cannot be read."""
+
+
+class WrongThread(TidegateError):
+    """A blocking call was made on the event loop that would have to do the work."""
 
 
 class StateInvalid(TidegateError):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import typer
 
@@ -19,6 +19,8 @@ from tidegate.graph import drawing
 from tidegate.graph.runner import Pipeline
 from tidegate.settings import Settings, in_force
 from tidegate.store.registry import ThreadStatus
+
+Format: TypeAlias = Literal["mermaid", "svg", "png"]
 
 
 def threads(options: Mapping[str, str], status: ThreadStatus | None, limit: int, *, as_json: bool) -> None:
@@ -66,7 +68,7 @@ def show(options: Mapping[str, str], thread_id: str, *, history: bool, as_json: 
     asyncio.run(work())
 
 
-def draw(options: Mapping[str, str], thread_id: str | None, format_: str, output: str | None) -> None:
+def draw(options: Mapping[str, str], thread_id: str | None, format_: Format, output: str | None) -> None:
     """Draw the graph, with the path of a thread if one is given."""
 
     async def work() -> bytes:

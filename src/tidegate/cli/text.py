@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tidegate.graph.result import Result
@@ -12,6 +12,8 @@ from tidegate.state import Enrichment, Entity, Sentence
 
 _WIDTH = 100
 _SHOWN = 8  # entities of one type
+_SHORT = 60  # characters of an answer's value
+_FOR_MACHINES = frozenset({"id", "name", "source", "licence", "confidence", "why", "latitude", "longitude", "iso3"})
 _TYPES = {
     "PERSON": "People",
     "ORG": "Organisations",
@@ -110,13 +112,16 @@ def _cut(line: str) -> str:
 
 
 def _facts(data: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in _scalars(data))
-
-
-def _scalars(data: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Say in a few words what an API answered: its short plain values, less what only machines read."""
+    words = []
     for key, value in data.items():
-        if isinstance(value, (str, int, float)) and value != "":
-            yield key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+        if key in _FOR_MACHINES or key.endswith("_code") or isinstance(value, bool):
+            continue
+        if isinstance(value, str) and value and len(value) <= _SHORT:
+            words.append(value)
+        elif isinstance(value, (int, float)):
+            words.append(f"{key} {value:,}")
+    return ", ".join(words)
 
 
 def _missing(result: Result) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +43,7 @@ class Database:
         self._synchronous = synchronous
         self._clock = clock or SystemClock()
         self._connection: sqlite3.Connection | None = None
+        self._closing: Future[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"tidegate {Path(self.path).name}")
 
     async def open(self) -> None:
@@ -68,7 +70,7 @@ class Database:
         try:
             connection.create_function("tidegate_now", 0, self._clock.now)
             connection.create_function("tidegate_ticks", 0, self._clock.monotonic)
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
             self._migrate(connection)
@@ -81,10 +83,11 @@ class Database:
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
+        if _version(connection) == len(self._migrations):
+            return  # without waiting for whoever writes
         connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at once
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        version = _version(connection)
         if version > len(self._migrations):
-            connection.execute("ROLLBACK")
             raise SettingsError(
                 f"{self.path} has schema version {version}, this code knows {len(self._migrations)}; upgrade tidegate"
             )
@@ -120,11 +123,32 @@ class Database:
         return await asyncio.wrap_future(self._thread.submit(lambda: work(self._connected())))
 
     async def close(self) -> None:
-        """Finish what was begun and close the file."""
-        await asyncio.wrap_future(self._thread.submit(self._disconnect))
-        self._thread.shutdown(wait=False)
+        """Finish what was begun and close the file, even if the caller is cancelled; once closed, it stays closed."""
+        if self._closing is None:
+            self._closing = self._thread.submit(self._disconnect)
+            self._thread.shutdown(wait=False)
+        await asyncio.shield(asyncio.wrap_future(self._closing))
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    # SQLite does not wait by itself while another process does the same, or closes the file: of 600 openings, four
+    # processes at a time on one new file, one failed with "database is locked".
+    for _ in range(int(BUSY_TIMEOUT / 0.01)):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+    connection.execute("PRAGMA journal_mode = WAL")

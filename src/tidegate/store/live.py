@@ -6,8 +6,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from tidegate.errors import SettingsError
 from tidegate.store.clock import Clock
 from tidegate.store.database import BUSY_TIMEOUT, Database
+
+LIVE_BUSY_TIMEOUT = 2.0
+"""Seconds that a call waits for another process's transaction, which takes microseconds unless that process hangs."""
 
 CIRCUITS = (
     """
@@ -38,24 +42,31 @@ class LiveDatabase(Database):
         super().__init__(path, CIRCUITS, synchronous="NORMAL", clock=clock)
 
     def _open(self) -> sqlite3.Connection:
-        file = Path(self.path)
-        if self.path == ":memory:" or not file.exists():
-            return super()._open()
-        # One opener at a time: a second one would take the first one's new file for the damaged one. A lock of
-        # SQLite's own works on every system and ends with its process.
-        with closing(sqlite3.connect(f"{self.path}-opening", timeout=BUSY_TIMEOUT, isolation_level=None)) as lock:
-            lock.execute("BEGIN EXCLUSIVE")
-            if _damaged(file):
-                for part in (f"{self.path}-wal", f"{self.path}-shm", self.path):
-                    Path(part).unlink(missing_ok=True)
-            return super()._open()
+        if self.path == ":memory:" or not Path(self.path).exists():
+            connection = super()._open()
+        else:
+            # One opener at a time: a second one would take the first one's new file for the damaged one. A lock of
+            # SQLite's own works on every system and ends with its process.
+            with closing(sqlite3.connect(f"{self.path}-opening", timeout=BUSY_TIMEOUT, isolation_level=None)) as lock:
+                try:
+                    lock.execute("BEGIN EXCLUSIVE")
+                except sqlite3.Error as error:
+                    raise SettingsError(
+                        f"cannot open {self.path}: {error}; check permissions or name another file"
+                    ) from error
+                if _is_damaged(self.path):
+                    for part in (f"{self.path}-wal", f"{self.path}-shm", self.path):
+                        Path(part).unlink(missing_ok=True)
+                connection = super()._open()
+        connection.execute(f"PRAGMA busy_timeout = {LIVE_BUSY_TIMEOUT * 1000:.0f}")
+        return connection
 
 
-def _damaged(file: Path) -> bool:
+def _is_damaged(path: str) -> bool:
     try:
-        with closing(sqlite3.connect(file, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
-    except sqlite3.DatabaseError as error:
-        return not isinstance(
-            error, sqlite3.OperationalError
-        )  # which is a locked or unreadable file, not a damaged one
+    except sqlite3.OperationalError:  # locked or unreadable, which is another trouble
+        return False
+    except sqlite3.DatabaseError:
+        return True

@@ -1,0 +1,48 @@
+# The one command surface. Each target sets up what it needs, once: see .ci/set-up.
+
+override DOC := $(value DOC)# as typed: no $ in a path or URL means anything to make
+ifeq ($(DOC),)
+override DOC := tests/samples/harbour-report.md
+endif
+export DOC PYTHON
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow lint format constraints clean set-up set-up-dev
+
+help: ## say what there is
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-24s%s\n", $$1, $$2 }'
+
+run: set-up ## bring a document through: make run DOC=path-or-url
+	@exec $(BIN)/tidegate run -- "$$DOC"
+
+test: set-up-dev ## the fast tests, under two minutes
+	@$(PYTEST) -m "not slow"
+
+test-slow: set-up-dev ## the slow tests: crashes, clean environments, big documents
+	@$(PYTEST) -m slow
+
+lint: set-up-dev ## style, types and import layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: set-up-dev ## mend what can be mended without thinking
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+constraints: set-up ## resolve all dependencies anew and pin them
+	@.ci/constraints
+
+clean: ## remove what was installed and cached
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+
+set-up:
+	@.ci/set-up run
+
+set-up-dev:
+	@.ci/set-up dev

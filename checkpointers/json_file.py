@@ -1,0 +1,319 @@
+"""Checkpoints as JSON files, for people who want to read them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    get_checkpoint_id,
+    get_checkpoint_metadata,
+)
+
+from tidegate.checkpointers.durable import locked, make_folder, name_for, sync_folder
+from tidegate.checkpointers.json_format import Address, Damaged
+from tidegate.checkpointers.json_thread import ThreadFolder
+from tidegate.checkpointers.saving import StrictSerializer, put_span, uninterrupted
+from tidegate.errors import CheckpointDamaged, SettingsError, ThreadError
+
+
+class JsonFileSaver(BaseCheckpointSaver[int]):
+    """A folder of threads, which several processes may use at once.
+
+    What is stored is on the disk when a method returns. A file that cannot be read raises `CheckpointDamaged`, and
+    everything else can still be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Use this folder, creating it if need be.
+
+        Raises:
+            SettingsError: the folder above it is missing, or files cannot be written in it.
+        """
+        super().__init__(serde=StrictSerializer())
+        self._threads = folder.absolute() / "threads"  # the process may change its working folder later
+        if not self._threads.parent.parent.is_dir():
+            raise SettingsError(f"cannot open {folder}: the folder above it does not exist; create it or name another")
+        try:
+            make_folder(self._threads)
+            with tempfile.TemporaryFile(dir=self._threads):
+                pass
+        except OSError as error:
+            way_out = "name a folder that files can be written in"
+            raise SettingsError(f"cannot use {folder}: {error.strerror}; {way_out}") from error
+
+    # reading
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that `config` names, or the newest of its thread and namespace; None if there is none.
+
+        Raises:
+            CheckpointDamaged: it cannot be read; the message says which file to move away to go on from which other.
+        """
+        thread = self._thread(_configurable(config)["thread_id"])
+        folder = thread.namespace(_namespace(config))
+        with locked(thread.path, exclusive=False) as there, _telling(thread, folder):
+            ids = thread.ids(folder) if there else []
+            checkpoint_id = get_checkpoint_id(config) or next(iter(ids), None)
+            return thread.load(thread.read(folder, checkpoint_id)) if checkpoint_id in ids else None
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - LangGraph's name for it
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """List checkpoints, newest first within a thread.
+
+        Raises:
+            CheckpointDamaged: when its turn comes. `before` this one, the listing can be taken up again.
+        """
+        wanted = get_checkpoint_id(config) if config else None
+        end = get_checkpoint_id(before) if before else None
+        for thread in [self._thread(_configurable(config)["thread_id"])] if config else self._all_threads():
+            for folder, checkpoint_id in _contents(thread, config):
+                if (wanted and checkpoint_id != wanted) or (end and checkpoint_id >= end):
+                    continue
+                if limit is not None and limit <= 0:
+                    return
+                # The lock is not held while the caller works on what it got: it may want to write.
+                if each := _load_if(thread, folder, checkpoint_id, filter or {}):
+                    yield each
+                    limit = None if limit is None else limit - 1
+
+    def _thread(self, thread_id: Any) -> ThreadFolder:
+        return ThreadFolder(self._threads / name_for(str(thread_id)), self.serde)
+
+    def _all_threads(self) -> Sequence[ThreadFolder]:
+        return [ThreadFolder(path, self.serde) for path in sorted(self._threads.glob("[!.]*"))]
+
+    # writing
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint."""
+        with put_span(config, checkpoint, metadata) as span:
+            stored, size = self._put(config, checkpoint, metadata)
+            span.size(size)
+        return stored
+
+    def _put(
+        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
+    ) -> tuple[RunnableConfig, int]:
+        at = _address(config, checkpoint["id"])
+        thread = self._thread(at.thread_id)
+        with locked(thread.path, exclusive=True, create=True):
+            size = thread.save(at, checkpoint, get_checkpoint_metadata(config, metadata), get_checkpoint_id(config))
+        return at.config(), size
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store what a task wrote, all of it or nothing.
+
+        Raises:
+            CheckpointDamaged: the task wrote before, and that file cannot be read.
+        """
+        if not writes:
+            return
+        at = _address(config, _configurable(config)["checkpoint_id"])
+        thread = self._thread(at.thread_id)
+        with locked(thread.path, exclusive=True, create=True), _telling(thread, thread.namespace(at.checkpoint_ns)):
+            thread.save_writes(at, writes, task_id, task_path)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread to an ID that has none, all of it or nothing; a source that does not exist is nothing.
+
+        Raises:
+            ThreadError: there is a thread under the target ID.
+            CheckpointDamaged: a file of the source cannot be read.
+        """
+        source, final = self._thread(source_thread_id), self._thread(target_thread_id).path
+        unfinished = self._threads / f".copy-{final.name}"
+        with locked(source.path, exclusive=False) as there, _telling(source, source.namespace("")):
+            if not there:
+                return
+            with locked(unfinished, exclusive=True, create=True):
+                try:
+                    target = ThreadFolder(unfinished, self.serde, name=final.name)
+                    target.clear()  # of a copy that was killed
+                    if not final.exists():
+                        source.copy(target, str(target_thread_id))
+                    unfinished.rename(final)
+                    sync_folder(self._threads)
+                except OSError as error:
+                    if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                        raise
+                    raise ThreadError(
+                        str(target_thread_id), "exists already; delete it, or copy to another ID"
+                    ) from None
+                finally:
+                    shutil.rmtree(unfinished, ignore_errors=True)
+
+    # removing
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete a thread: it is gone at once, then its files are removed. Calling this again removes what is left."""
+        thread = self._thread(thread_id)
+        with locked(thread.path, exclusive=True) as there:
+            if there:
+                self._drop(thread)
+        for leftover in self._threads.glob(f".deleted-{thread.path.name}-????????"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _drop(self, thread: ThreadFolder) -> None:
+        dropped = self._threads / f".deleted-{thread.path.name}-{secrets.token_hex(4)}"
+        thread.path.rename(dropped)
+        sync_folder(self._threads)
+        shutil.rmtree(dropped, ignore_errors=True)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints that these runs made. One that cannot be read stays."""
+        for thread in self._all_threads():
+            with locked(thread.path, exclusive=True) as there:
+                if there:
+                    for folder in thread.namespaces():
+                        thread.remove_runs(folder, run_ids)
+                    thread.remove_unused_values()
+                    if thread.is_empty():
+                        self._drop(thread)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Keep only the latest checkpoint of every namespace (`keep_latest`), or none (`delete`).
+
+        Raises:
+            CheckpointDamaged: the latest checkpoint cannot be read. Its namespace is left as it is.
+        """
+        if strategy not in {"keep_latest", "delete"}:
+            raise ValueError(f"no strategy {strategy!r} for pruning; use 'keep_latest' or 'delete'")
+        for thread_id in thread_ids:
+            if strategy == "delete":
+                self.delete_thread(thread_id)
+                continue
+            thread = self._thread(thread_id)
+            with locked(thread.path, exclusive=True) as there:
+                if there:
+                    for folder in thread.namespaces():
+                        with _telling(thread, folder):
+                            thread.keep_latest(folder)
+                    thread.remove_unused_values()
+
+    # the same for callers on an event loop
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """As `get_tuple`."""
+        return await asyncio.to_thread(self.get_tuple, config)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - LangGraph's name for it
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """As `list`."""
+        found = self.list(config, filter=filter, before=before, limit=limit)
+        while (each := await asyncio.to_thread(next, found, None)) is not None:
+            yield each
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """As `put`."""
+        with put_span(config, checkpoint, metadata) as span:
+            stored, size = await uninterrupted(asyncio.to_thread(self._put, config, checkpoint, metadata))
+            span.size(size)
+        return stored
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """As `put_writes`."""
+        await uninterrupted(asyncio.to_thread(self.put_writes, config, writes, task_id, task_path))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """As `copy_thread`."""
+        await uninterrupted(asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """As `delete_thread`."""
+        await uninterrupted(asyncio.to_thread(self.delete_thread, thread_id))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """As `delete_for_runs`."""
+        await uninterrupted(asyncio.to_thread(self.delete_for_runs, run_ids))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """As `prune`."""
+        await uninterrupted(asyncio.to_thread(self.prune, thread_ids, strategy=strategy))
+
+
+def _configurable(config: RunnableConfig) -> dict[str, Any]:
+    return config.get("configurable", {})
+
+
+def _namespace(config: RunnableConfig) -> str:
+    return str(_configurable(config).get("checkpoint_ns", ""))
+
+
+def _address(config: RunnableConfig, checkpoint_id: str) -> Address:
+    if name_for(checkpoint_id) != checkpoint_id:
+        raise ValueError("a checkpoint's ID must be 1 to 64 lower-case letters, digits, _ and -")
+    return Address(str(_configurable(config)["thread_id"]), _namespace(config), checkpoint_id)
+
+
+def _contents(thread: ThreadFolder, config: RunnableConfig | None) -> Sequence[tuple[Path, str]]:
+    checkpoint_ns = _configurable(config).get("checkpoint_ns") if config else None
+    with locked(thread.path, exclusive=False) as there:
+        if not there:
+            return []
+        folders = thread.namespaces() if checkpoint_ns is None else [thread.namespace(checkpoint_ns)]
+        found = [(folder, checkpoint_id) for folder in folders for checkpoint_id in thread.ids(folder)]
+    return sorted(found, key=lambda each: each[1], reverse=True)
+
+
+def _load_if(thread: ThreadFolder, folder: Path, checkpoint_id: str, wanted: dict[str, Any]) -> CheckpointTuple | None:
+    with locked(thread.path, exclusive=False) as there, _telling(thread, folder):
+        if not there or checkpoint_id not in thread.ids(folder):  # deleted since it was listed
+            return None
+        file = thread.read(folder, checkpoint_id)
+        metadata = thread.metadata(file)
+        return thread.load(file) if all(metadata.get(key) == value for key, value in wanted.items()) else None
+
+
+@contextmanager
+def _telling(thread: ThreadFolder, folder: Path) -> Iterator[None]:
+    """Tell the caller about damage, and what is left in this namespace; needs the thread's lock."""
+    try:
+        yield
+    except Damaged as damage:
+        whole = thread.newest_whole(folder)
+        then = (
+            f"go on from checkpoint {whole}, the newest that is whole" if whole else "start anew, for no other is whole"
+        )
+        raise CheckpointDamaged(thread.name, f"is damaged: {damage}; move {damage.remove} away to {then}") from damage

@@ -1,0 +1,59 @@
+"""What saving a checkpoint is everywhere: strict about types, seen in a span, and never half done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from tidegate.telemetry import names, spans
+
+_Value = TypeVar("_Value")
+
+_serialized: ContextVar[int] = ContextVar("tidegate-serialized", default=0)
+
+
+class StrictSerializer(JsonPlusSerializer):
+    """LangGraph's serializer, loading no type outside LangGraph's own list of harmless ones.
+
+    LangGraph's default imports and calls whatever class or function the stored bytes name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(allowed_msgpack_modules=None)
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        """Serialize, and count the bytes for `serialized_bytes`."""
+        kind, data = super().dumps_typed(obj)
+        _serialized.set(_serialized.get() + len(data))
+        return kind, data
+
+
+def serialized_bytes() -> int:
+    """Return how many bytes were serialized in this context so far; the difference of two calls is of use."""
+    return _serialized.get()
+
+
+def put_span(config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> spans.CheckpointPut:
+    """Open the span of one `put`."""
+    parent = config.get("configurable", {}).get(names.TRACEPARENT)
+    return spans.checkpoint_put(checkpoint["id"], metadata.get("step", 0), metadata.get("source", ""), parent=parent)
+
+
+async def uninterrupted(work: Coroutine[Any, Any, _Value]) -> _Value:
+    """Await `work` to its end; a cancellation meanwhile takes effect after it, a second one at once.
+
+    A cancelled execution thus leaves no write behind that lands later, and no transaction open.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait([task])
+        raise

@@ -1,0 +1,54 @@
+"""Checkpoint URLs: which saver one names, and which files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tidegate.errors import SettingsError
+
+OFFERED = "sqlite:///FILE, file:///FOLDER or memory: (three slashes are relative to the working folder, four absolute)"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where threads live, and the databases beside them.
+
+    `checkpoints` is a file for sqlite, a folder for file, None for memory. `store` and `live` are for
+    `tidegate.store.database.Database`: paths, or `:memory:`.
+    """
+
+    kind: Literal["sqlite", "file", "memory"]
+    checkpoints: Path | None
+    store: str
+    live: str
+
+
+def locate(url: str) -> Location:
+    """Read a checkpoint URL; nothing is opened.
+
+    Raises:
+        SettingsError: no saver has this URL. The message shows the scheme alone, since a URL may hold a password.
+    """
+    scheme, colon, rest = url.partition(":")
+    if scheme in {"postgresql", "postgres"}:
+        raise SettingsError(f"checkpoints in PostgreSQL come in a later version; use {OFFERED}")
+    if url == "memory:":
+        return Location("memory", None, ":memory:", ":memory:")
+    if scheme not in {"sqlite", "file"}:
+        shown = repr(scheme + colon) if colon and scheme.isalnum() else "no scheme"
+        raise SettingsError(f"no checkpoints under a URL that starts with {shown}; use {OFFERED}")
+    if not rest.startswith("///") or "?" in rest or "\0" in rest or not (path := Path(rest[3:])).name:
+        raise SettingsError(
+            f"cannot read the path of a {scheme} checkpoint URL; use {OFFERED}, with no options after it"
+        )
+    if scheme == "file":
+        return Location("file", path, str(path / "store.db"), str(path / "live.db"))
+    if path.name == ":memory:":
+        raise SettingsError("for checkpoints in memory use memory:")
+    return Location("sqlite", path, str(_beside(path, "store")), str(_beside(path, "live")))
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f"{path.stem}-{what}{path.suffix}")

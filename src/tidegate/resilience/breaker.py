@@ -1,0 +1,207 @@
+"""The circuit breaker: whether a service that fails is called, and by whom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.errors import CircuitOpen, NotFound, Permanent, Refused, ServiceError, Transient
+from tidegate.resilience.circuits import CircuitReport, Circuits, CircuitState, CircuitsUnavailable, MemoryCircuits
+from tidegate.store.clock import Clock, SystemClock
+
+__all__ = ["Breaker", "CircuitChange", "CircuitReport", "Permit"]
+
+_log = logging.getLogger(__name__)
+
+STORE_PAUSE = 5.0
+"""Seconds for which a store that could not be reached is left alone."""
+
+WARNING_PAUSE = 60.0
+"""Seconds between two warnings that say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitChange:
+    """A circuit went from one state to another; `reason` is the kind of the failure that opened it, else None."""
+
+    name: str
+    from_: CircuitState
+    to: CircuitState
+    reason: str | None
+
+
+class Permit:
+    """Leave to start one request, to be answered with a verdict: the first counts, none is as good as `released`."""
+
+    __slots__ = ("_breaker", "_circuits", "_generation", "_is_probe", "_settled")
+
+    def __init__(self, breaker: Breaker, circuits: Circuits, generation: int, *, is_probe: bool) -> None:
+        """Made by `Breaker.permit`: what is said counts for this generation of the circuit alone."""
+        self._breaker = breaker
+        self._circuits = circuits
+        self._generation = generation
+        self._is_probe = is_probe
+        self._settled = False
+
+    async def succeeded(self) -> None:
+        """Say that the service answered: failures so far are forgotten, a half-open circuit closes."""
+        if self._settle():
+            await self._breaker._succeeded(self._circuits, self._generation, is_probe=self._is_probe)  # noqa: SLF001 - its other half
+
+    async def failed(self, error: ServiceError) -> None:
+        """Say how the service failed.
+
+        A transient failure counts; one that refused the credentials opens the circuit at once. After `Permanent` and
+        `NotFound` the service is known to be alive, which is a success here. All others, as `RateLimited`, say nothing.
+        """
+        if isinstance(error, (Permanent, NotFound)):
+            await self.succeeded()
+        elif not isinstance(error, (Transient, Refused)):
+            await self.released()
+        elif self._settle():
+            failing = self._breaker._failed(self._circuits, self._generation, error, is_probe=self._is_probe)  # noqa: SLF001
+            await _to_its_end(failing)
+
+    async def released(self) -> None:
+        """Give the permit back with no verdict, as a cancelled caller does; never waits for anything."""
+        if self._settle() and self._is_probe:
+            self._circuits.release(self._breaker.name, self._generation)
+
+    def _settle(self) -> bool:
+        first = not self._settled
+        self._settled = True
+        return first
+
+
+class Breaker:
+    """Guards one service, by name, together with all breakers that have this name and this store.
+
+    Closed until `failure_threshold` consecutive failures, then open for `reset_timeout` seconds, then half-open: one
+    caller at a time is let through, for `probe_timeout` seconds at most, and its result closes the circuit or opens it
+    again. A verdict counts only in the generation of the circuit that its permit was given in, so late news changes
+    nothing. While the store cannot be reached, the breaker keeps a circuit of its own, and logs a warning.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: Circuits,
+        *,
+        failure_threshold: int = 3,
+        reset_timeout: float = 30.0,
+        probe_timeout: float = 60.0,
+        clock: Clock | None = None,
+        listeners: Sequence[Callable[[CircuitChange], None]] = (),
+    ) -> None:
+        """Guard the service `name`. `probe_timeout` must be longer than a request may take.
+
+        Listeners are called on the event loop, after a change, by the breaker that made it; they must not block.
+        """
+        self.name = name
+        self.probe_timeout = probe_timeout
+        self._store = store
+        self._failure_threshold = failure_threshold
+        self._reset_timeout = reset_timeout
+        self._clock = clock or SystemClock()
+        self._listeners = tuple(listeners)
+        self._local = MemoryCircuits(self._clock)
+        self._local_until = self._warned_until = self._clock.monotonic()
+
+    async def report(self) -> CircuitReport:
+        """Return the circuit as it is now."""
+        return (await self._read())[1]
+
+    async def permit(self) -> Permit:
+        """Let one request start.
+
+        Raises:
+            CircuitOpen: try again in `retry_in` seconds, or take another route now.
+        """
+        while True:
+            circuits, report = await self._read()
+            if not report.admits:
+                raise CircuitOpen(self.name, retry_in=report.retry_in, reason=report.reason or "")
+            if report.state == "closed":
+                return Permit(self, circuits, report.generation, is_probe=False)
+            try:
+                probes = await circuits.probe(self.name, report.generation, lease=self.probe_timeout)
+            except CircuitsUnavailable as error:
+                self._store_lost(error)
+                continue
+            if probes == 1:
+                self._tell("open", "half_open", None)
+            if probes:
+                return Permit(self, circuits, report.generation + 1, is_probe=True)
+            # Another caller was faster: look again.
+
+    async def _read(self) -> tuple[Circuits, CircuitReport]:
+        if self._clock.monotonic() >= self._local_until:
+            try:
+                return self._store, await self._store.read(self.name)
+            except CircuitsUnavailable as error:
+                self._store_lost(error)
+        return self._local, await self._local.read(self.name)
+
+    def _store_lost(self, error: CircuitsUnavailable) -> None:
+        now = self._clock.monotonic()
+        self._local_until = now + STORE_PAUSE
+        if now >= self._warned_until:
+            self._warned_until = now + WARNING_PAUSE
+            _log.warning("circuit %r is kept by this process alone for now: %s", self.name, error)
+
+    async def _succeeded(self, circuits: Circuits, generation: int, *, is_probe: bool) -> None:
+        if is_probe:
+            await _to_its_end(self._clear(circuits, generation, is_probe=True))
+            return
+        try:
+            report = await circuits.read(self.name)
+        except CircuitsUnavailable as error:
+            self._store_lost(error)
+        else:
+            if report.failures and report.generation == generation:
+                await self._clear(circuits, generation, is_probe=False)
+
+    async def _clear(self, circuits: Circuits, generation: int, *, is_probe: bool) -> None:
+        try:
+            cleared = await circuits.clear(self.name, generation)
+        except CircuitsUnavailable as error:
+            self._store_lost(error)
+        else:
+            if cleared and is_probe:
+                self._tell("half_open", "closed", None)
+
+    async def _failed(self, circuits: Circuits, generation: int, error: ServiceError, *, is_probe: bool) -> None:
+        try:
+            opened = await self._count(circuits, generation, error)
+        except CircuitsUnavailable as lost:
+            self._store_lost(lost)
+            local = await self._local.read(self.name)
+            is_probe = False
+            opened = local.state == "closed" and await self._count(self._local, local.generation, error)
+        if opened:
+            self._tell("half_open" if is_probe else "closed", "open", error.kind)
+
+    async def _count(self, circuits: Circuits, generation: int, error: ServiceError) -> bool:
+        return await circuits.fail(
+            self.name,
+            generation,
+            reason=error.kind,
+            threshold=1 if isinstance(error, Refused) else self._failure_threshold,
+            reset_timeout=self._reset_timeout,
+        )
+
+    def _tell(self, from_: CircuitState, to: CircuitState, reason: str | None) -> None:
+        change = CircuitChange(self.name, from_, to, reason)
+        for listener in self._listeners:
+            try:
+                listener(change)
+            except Exception:  # noqa: BLE001 - a listener that fails must not cost the caller its permit
+                _log.exception("circuit %r: a listener failed", self.name)
+
+
+async def _to_its_end(recording: Coroutine[Any, Any, None]) -> None:
+    """Await the recording of a verdict, which goes on if the caller is cancelled: what was found out is not lost."""
+    await asyncio.shield(asyncio.ensure_future(recording))

@@ -1,0 +1,1 @@
+"""Documents of every format -> text in blocks."""

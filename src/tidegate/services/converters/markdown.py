@@ -1,0 +1,159 @@
+"""Markdown: CommonMark with tables -> blocks, without the marks."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from tidegate.errors import DocumentTooLarge
+from tidegate.services.converters.lines import is_caption, is_heading, unwrap
+from tidegate.services.converters.pieces import Converted, Piece
+from tidegate.services.converters.tables import table_pieces
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
+
+MAX_LINES = 250_000
+"""Lines that are parsed: each costs up to 2 KB of tokens while it is."""
+MAX_MARKS = 5_000
+"""Inline marks that are parsed in one paragraph. No author writes as many, and parsing n of them can take n² steps."""
+MAX_ALL_MARKS = 300_000
+"""Inline marks that are parsed in one document; the rest is read without parsing."""
+CAPTION = "\ue0ca"
+"""A private character, put at the beginning of a paragraph by who knows it to be a caption."""
+
+_FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*\n((?:[^\n]{0,500}\n){0,60}?)(?:---|\.\.\.)[ \t]*\n")
+_TITLE = re.compile(r"^title:[ \t]*(.+)$", re.MULTILINE)
+_MARKS = re.compile(r"[\\`*_\[\]<&!~]")
+_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+_LINK = re.compile(r"(?<!\\)!?\[([^\[\]\n]{0,300})\]\([^()\s]{0,500}\)")
+_EMPHASIS = re.compile(r"(?<![\\\s])(?:\*{1,3}|_{2,3})(?=\W|$)|(?<!\S)(?:\*{1,3}|_{1,3})(?=\w)")
+_TAGS = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[a-zA-Z/!][^<>]*>", re.DOTALL | re.IGNORECASE)
+
+
+def convert(text: str, *, source: str) -> Converted:
+    """Find the blocks of a Markdown document; its title may stand in YAML front matter.
+
+    Raises:
+        DocumentTooLarge: more lines than are parsed in reasonable memory.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    title = None
+    if front := _FRONT_MATTER.match(text):
+        text = text[front.end() :]
+        named = _TITLE.search(front[1])
+        title = named[1].strip().strip("\"'") if named else None
+    return Converted(pieces(text, source=source), f"markdown/markdown-it-py-{version('markdown-it-py')}", title)
+
+
+def pieces(text: str, *, source: str, guess_headings: bool = False) -> Iterator[Piece]:
+    """Yield the blocks of Markdown text. `guess_headings`: paragraphs that read like headings are headings.
+
+    Raises:
+        DocumentTooLarge: more lines than are parsed in reasonable memory.
+    """
+    lines = text.count("\n")
+    if lines > MAX_LINES:
+        raise DocumentTooLarge(source, f"it has {lines:,} lines, more than {MAX_LINES:,}", "split it")
+    return _Reader(guess_headings).read(text)
+
+
+class _Reader:
+    """One document being read."""
+
+    def __init__(self, guess_headings: bool) -> None:
+        self._guess_headings = guess_headings
+        self._references: dict[str, object] = {}
+        self._marks = 0
+
+    def read(self, text: str) -> Iterator[Piece]:
+        tokens = _parser().parse(text, self._references)
+        numbers: list[int | None] = []  # of the lists around, the next number, None for bullets
+        sign = ""
+        rows: list[list[str]] = []
+        for token, opening in zip(tokens, [None, *tokens], strict=False):
+            match token.type:
+                case "inline" if opening and opening.type in {"th_open", "td_open"}:
+                    rows[-1].append(self._plain(token.content)[0])
+                case "inline" if opening and opening.type == "heading_open":
+                    yield Piece("heading", self._plain(token.content)[0], level=int(opening.tag[1]))
+                case "inline" if numbers:
+                    yield Piece("list_item", sign + self._plain(token.content)[0])
+                    sign = ""
+                case "inline":
+                    yield self._paragraph(token.content)
+                case "bullet_list_open":
+                    numbers.append(None)
+                case "ordered_list_open":
+                    numbers.append(int(token.attrs.get("start", 1)))
+                case "bullet_list_close" | "ordered_list_close":
+                    numbers.pop()
+                case "list_item_open" if (number := numbers[-1]) is not None:
+                    sign = f"{number}. "
+                    numbers[-1] = number + 1
+                case "list_item_open":
+                    sign = ""
+                case "table_open":
+                    rows = []
+                case "tr_open":
+                    rows.append([])
+                case "table_close":
+                    yield from table_pieces(rows)
+                case "fence" | "code_block":
+                    yield Piece("code", token.content)
+                case "html_block":
+                    yield Piece("paragraph", html.unescape(_TAGS.sub(" ", token.content)))
+
+    def _paragraph(self, content: str) -> Piece:
+        text, marked = self._plain(content)
+        if text.startswith(CAPTION):
+            return Piece("caption", text[len(CAPTION) :])
+        if is_caption(text):
+            return Piece("caption", text)
+        if (self._guess_headings or marked == "strong") and is_heading(text):
+            return Piece("heading", text, level=3 if marked else 2)
+        return Piece("paragraph", text)
+
+    def _plain(self, content: str) -> tuple[str, str]:
+        """Return the text of inline Markdown, and `strong` if all of it is."""
+        marks = sum(1 for _ in _MARKS.finditer(content))
+        self._marks += marks
+        if marks > MAX_MARKS or self._marks > MAX_ALL_MARKS:
+            return _unmarked(content), ""
+        parser = _parser()
+        children: list[Token] = []
+        parser.inline.parse(content, parser, self._references, children)
+        lines = [""]
+        for token in children:
+            match token.type:
+                case "text" | "code_inline" | "text_special":
+                    lines[-1] += token.content
+                case "softbreak":
+                    lines.append("")
+                case "hardbreak":
+                    lines[-1] += "\n"
+                case "html_inline" if token.content[:3].lower() == "<br":
+                    lines[-1] += "\n"
+        strong = len(children) > 2 and children[0].type == "strong_open" and children[-1].type == "strong_close"
+        return unwrap(lines), "strong" if strong else ""
+
+
+@cache
+def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    # What is nested deeper than 100 is lost; the preset of 20 loses lists that people do write. Inline marks are
+    # parsed a paragraph at a time, so that their number can be limited.
+    parser = MarkdownIt("commonmark", {"maxNesting": 100}).enable(["table", "strikethrough"])
+    return parser.disable("inline")
+
+
+def _unmarked(content: str) -> str:
+    """Take the marks off without parsing, in linear time: links, emphasis, escapes."""
+    content = _LINK.sub(r"\1", content)
+    return html.unescape(_ESCAPED.sub(r"\1", _EMPHASIS.sub("", content)))

@@ -1,0 +1,111 @@
+"""Pieces: what a converter finds in a document, in order, and how they become one text with offsets."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from tidegate.errors import DocumentTooLarge, NoTextInDocument
+from tidegate.services.converters.characters import one_line, tidy, tidy_code
+from tidegate.state import Block, BlockKind, Document, Page
+
+MAX_PIECES = 200_000
+"""Blocks that a document may have. All of War and Peace has 12,000; a million of them cost a gigabyte."""
+
+_FILE_NAME = re.compile(r"(?:microsoft word|powerpoint) - |^untitled|\.(?:docx?|html?|indd|pages|pdf|rtf|txt|xlsx?)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One block to be. `page` is where it begins, 0 where there are no pages; `turns` are the offsets in `text` at
+    which further pages begin, with their numbers. Where there are turns, `text` is tidy already: they must stay true.
+    """
+
+    kind: BlockKind
+    text: str
+    level: int = 0
+    page: int = 0
+    turns: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What a converter found. `title` is what the document's own metadata says, if anything."""
+
+    pieces: Iterable[Piece]
+    converter: str
+    title: str | None = None
+    why_empty: tuple[str, str] = ("it holds no text", "give a document with text")
+
+
+def assemble(found: Converted, *, data: bytes, source: str, media_type: str, max_characters: int) -> Document:
+    """Join the pieces into a document whose text holds nothing but its blocks, a blank line between any two.
+
+    Raises:
+        NoTextInDocument: there is no text.
+        DocumentTooLarge: there is too much of it.
+    """
+    texts: list[str] = []
+    blocks: list[Block] = []
+    turns: list[tuple[int, int]] = []
+    position = 0
+    for piece in found.pieces:
+        text = _tidied(piece)
+        if not text:
+            continue
+        if piece.page and (not turns or turns[-1][1] != piece.page):
+            turns.append((position, piece.page))
+        turns += ((position + offset, number) for offset, number in piece.turns)
+        texts.append(text)
+        blocks.append(Block(start=position, end=position + len(text), kind=piece.kind, level=piece.level))
+        position += len(text) + 2
+        if position > max_characters or len(blocks) > MAX_PIECES:
+            limit = f"{max_characters:,} characters" if position > max_characters else f"{MAX_PIECES:,} paragraphs"
+            raise DocumentTooLarge(source, f"its text has more than {limit}", "split it, or raise max_expanded_bytes")
+    if not blocks:
+        raise NoTextInDocument(source, *found.why_empty)
+    text = "\n\n".join(texts)
+    return Document(
+        id=hashlib.sha256(data).hexdigest(),
+        source=source,
+        media_type=media_type,
+        title=_title(found.title, blocks, text, source),
+        text=text,
+        blocks=tuple(blocks),
+        pages=tuple(_pages(turns, text)),
+        converter=found.converter,
+    )
+
+
+def _tidied(piece: Piece) -> str:
+    if piece.turns:
+        return piece.text
+    if piece.kind == "code":
+        return tidy_code(piece.text)
+    return one_line(piece.text) if piece.kind == "heading" else tidy(piece.text)
+
+
+def _pages(turns: list[tuple[int, int]], text: str) -> Iterable[Page]:
+    for index, (start, number) in enumerate(turns):
+        end = turns[index + 1][0] if index + 1 < len(turns) else len(text)
+        while text[end - 1].isspace():
+            end -= 1
+        yield Page(start=start, end=end, number=number)
+
+
+def _title(named: str | None, blocks: list[Block], text: str, source: str) -> str:
+    """Prefer the document's own title, if it is no file name, to its first heading, and that to its first line."""
+    title = one_line(named or "")
+    if title and not _FILE_NAME.search(title.casefold()):
+        return shortened(title)
+    first = next((block for block in blocks if block.kind == "heading"), blocks[0])
+    line = text[first.start : first.end].partition("\n")[0]
+    return shortened(line) if re.search(r"\w", line[:1000]) else PurePosixPath(source).name or source
+
+
+def shortened(title: str, limit: int = 150) -> str:
+    """Cut a title after the last word that fits."""
+    return title if len(title) <= limit else title[:limit].rpartition(" ")[0] + " …"

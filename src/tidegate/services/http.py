@@ -1,0 +1,311 @@
+"""The one place that speaks HTTP: clients, one bounded exchange, and what its failures mean."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import ssl
+import threading
+import zlib
+from collections.abc import AsyncGenerator, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib import metadata
+from socket import gaierror
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import httpx
+from opentelemetry import context, propagate
+
+from tidegate.errors import Permanent, ServiceError, Transient
+from tidegate.resilience.failures import Classify, from_status
+from tidegate.store.clock import Clock
+from tidegate.telemetry import spans
+
+USER_AGENT: Final = f"tidegate/{metadata.version('tidegate')}"
+
+_DRAINED = 64 * 1024
+"""Bytes of an error's body that are read and dropped, so that its connection can be used again."""
+
+_SUPPRESSED = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
+"""What OpenTelemetry's instrumentation of httpx looks for: it would make a second span of every request."""
+
+_exchanging: ContextVar[bool] = ContextVar("tidegate-exchanging", default=False)
+
+
+def _is_no_exchange(_: logging.LogRecord) -> bool:
+    return not _exchanging.get()
+
+
+# httpx logs the whole address of each request at INFO. Ours may hold a key, or a name from a document.
+logging.getLogger("httpx").addFilter(_is_no_exchange)
+
+
+class StatusError(Exception):
+    """The status of the answer is no success."""
+
+    def __init__(self, status: int, headers: httpx.Headers) -> None:
+        """Keep what `Retry-After` and the like are read from."""
+        super().__init__(f"answered {status}")
+        self.status = status
+        self.headers = headers
+
+
+class BodyError(Exception):
+    """The body of a successful answer cannot be used. The message says why, and quotes nothing."""
+
+
+class BodyTooLargeError(BodyError):
+    """The body is over the limit; no more than the limit was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A successful answer, read to its end."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+
+class Clients:
+    """One httpx client for each event loop that asks, closed with its loop.
+
+    Connections belong to the loop that opened them, and services outlive loops: each synchronous run has its own.
+    """
+
+    def __init__(
+        self, *, timeout: float, connections: int = 8, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """Say how clients are made: seconds for each step of a request, idle connections to keep.
+
+        A `transport` is used instead of the network; all loops share it.
+        """
+        self._timeout = timeout
+        self._connections = connections
+        self._transport = transport
+        self._tls: ssl.SSLContext | None = None
+        self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    async def here(self) -> httpx.AsyncClient:
+        """Return the running loop's client."""
+        if self._transport is None and self._tls is None:
+            self._tls = await asyncio.to_thread(_tls)
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for other in [other for other in self._open if other.is_closed()]:
+                del self._open[other]
+            kept = self._open.get(loop)
+            if kept is None or kept.client.is_closed:
+                client = _client(self._timeout, self._connections, self._transport, self._tls)
+                kept = self._open[loop] = _Kept(client, _until_closed(client))
+        if not kept.is_watched:
+            kept.is_watched = True
+            await anext(kept.closing)
+        return kept.client
+
+    async def aclose(self) -> None:
+        """Close the running loop's client, if there is one. The next request opens another."""
+        with self._lock:
+            kept = self._open.pop(asyncio.get_running_loop(), None)
+        if kept is not None:
+            await kept.closing.aclose()
+
+
+@dataclass(slots=True)
+class _Kept:
+    client: httpx.AsyncClient
+    closing: AsyncGenerator[None]
+    is_watched: bool = False
+
+
+async def _until_closed(client: httpx.AsyncClient) -> AsyncGenerator[None]:
+    """Close the client when the loop shuts down: `asyncio.run` and its like close the generators that still wait."""
+    try:
+        yield
+    finally:
+        await client.aclose()
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    return httpx.create_ssl_context()  # reads some hundred certificates: 20 to 50 ms
+
+
+def _client(
+    timeout: float, connections: int, transport: httpx.AsyncBaseTransport | None, tls: ssl.SSLContext | None
+) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
+        cookies=CookieJar(
+            DefaultCookiePolicy(allowed_domains=[])
+        ),  # one document's requests leave nothing for another's
+        timeout=timeout,
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),  # the guard limits
+        follow_redirects=False,
+        verify=tls or True,
+        transport=transport,
+        trust_env=transport is None,
+    )
+
+
+async def exchange(
+    client: httpx.AsyncClient,
+    request: httpx.Request,
+    *,
+    max_bytes: int,
+    attempt: int = 1,
+    redirects: int = 0,
+    shown_as: str | None = None,
+) -> Reply:
+    """Send one request and read the answer, `max_bytes` after decompression at most, in a span of its own.
+
+    `attempt` counts from 1. Up to `redirects` redirects are followed, to http and https only. `shown_as` stands for
+    the address in the span.
+
+    Raises:
+        StatusError: the status is not 2xx. A redirect that is not followed is one, too.
+        BodyError: the body is too large, truncated, or encoded in a way that was not asked for.
+        httpx.HTTPError: the request failed on its way, or there were too many redirects. `classify` knows all of them.
+    """
+    for _ in range(redirects + 1):
+        with spans.http_call(request.method, shown_as or str(request.url), attempt=attempt) as call, _unobserved():
+            propagate.inject(request.headers)
+            response = await client.send(request, stream=True)
+            body = b""
+            try:
+                call.status(response.status_code)
+                if response.is_success:
+                    body = await _read(response, max_bytes)
+                else:
+                    await _drain(response)
+            finally:
+                await response.aclose()
+        if response.is_success:
+            return Reply(response.status_code, response.headers, body)
+        if not redirects or response.next_request is None:
+            raise StatusError(response.status_code, response.headers)
+        request, shown_as = response.next_request, None
+    raise httpx.TooManyRedirects(f"more than {redirects} redirects", request=request)
+
+
+@contextlib.contextmanager
+def _unobserved() -> Iterator[None]:
+    token = context.attach(context.set_value(_SUPPRESSED, True))
+    exchanging = _exchanging.set(True)
+    try:
+        yield
+    finally:
+        _exchanging.reset(exchanging)
+        context.detach(token)
+
+
+async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    """Read and decompress the body ourselves: httpx would expand 64 KB of it to any size before we could look."""
+    declared = response.headers.get("content-length", "")
+    if declared.isdecimal() and len(declared) < 20 and int(declared) > max_bytes:
+        raise BodyTooLargeError(f"the answer is larger than {max_bytes} bytes")
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding not in {"", "identity", "gzip", "x-gzip"}:
+        raise BodyError("the answer is compressed by another method than gzip, which was asked for")
+    gunzip = _Gunzip() if encoding.endswith("gzip") else None
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += gunzip.feed(chunk, max_bytes + 1 - len(body)) if gunzip else chunk
+        if len(body) > max_bytes:
+            raise BodyTooLargeError(f"the answer is larger than {max_bytes} bytes")
+    if gunzip and not gunzip.is_complete:
+        raise BodyError("the answer is cut off")
+    return bytes(body)
+
+
+class _Gunzip:
+    """Decompresses gzip, one member or several, to a given number of bytes at a time."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self.is_complete = True
+
+    def feed(self, data: bytes, room: int) -> bytes:
+        """Return what `data` expands to. Once it fills the `room`, the rest is lost."""
+        expanded = bytearray()
+        while data and len(expanded) < room:
+            if self._stream.eof:
+                self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            try:
+                expanded += self._stream.decompress(data, room - len(expanded))
+            except zlib.error:
+                raise BodyError("the answer is not the gzip it claims to be") from None
+            data = self._stream.unused_data
+        self.is_complete = self._stream.eof
+        return bytes(expanded)
+
+
+async def _drain(response: httpx.Response) -> None:
+    read = 0
+    with contextlib.suppress(httpx.TransportError):  # the status is known, and it is what counts
+        async for chunk in response.aiter_raw():
+            read += len(chunk)
+            if read > _DRAINED:
+                return
+
+
+def classify(service: str, clock: Clock) -> Classify:
+    """Return what says which failure of `service` an exception of `exchange` is; None for any other exception."""
+
+    def verdict(error: BaseException) -> ServiceError | None:
+        match error:
+            case StatusError(status=status) if 300 <= status < 400:
+                return Permanent(
+                    service, f"answered {status}, a redirect, which is not followed; use the final address"
+                )
+            case StatusError():
+                return from_status(service, error.status, error.headers, clock)
+            case BodyError():
+                return Transient(service, str(error))
+            case httpx.TimeoutException() | TimeoutError():
+                return Transient(service, "no answer in time")
+            case httpx.TooManyRedirects():
+                return Permanent(service, "redirects again and again")
+            case httpx.UnsupportedProtocol():
+                return Permanent(service, "the address, or the one it redirects to, is neither http nor https")
+            case httpx.LocalProtocolError() | httpx.InvalidURL():
+                return Permanent(service, "the request cannot be sent by HTTP")
+            case httpx.TransportError():
+                return Transient(service, _reason(error))
+            case _:
+                return None
+
+    return verdict
+
+
+def _reason(error: httpx.TransportError) -> str:
+    known = {
+        gaierror: "no host has this name",
+        ssl.SSLCertVerificationError: "its TLS certificate is not to be trusted",
+        ConnectionRefusedError: "the connection was refused",
+    }
+    for cause in _causes(error):
+        for kind, reason in known.items():
+            if isinstance(cause, kind):
+                return reason
+    if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+        return "no connection"
+    return "the connection broke off, or the answer is not HTTP"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk the chain of causes, groups included: a host with several addresses fails once for each."""
+    found: list[BaseException] = [error]
+    for cause in found:
+        yield cause
+        if isinstance(cause, BaseExceptionGroup):
+            found.extend(cause.exceptions)
+        further = cause.__cause__ or cause.__context__
+        if further is not None and further not in found:
+            found.append(further)

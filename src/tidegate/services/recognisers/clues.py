@@ -1,0 +1,133 @@
+"""What the words of a name, and those beside it, say it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, Literal, TypeAlias
+
+from tidegate.services.recognisers import lexicon
+from tidegate.services.recognisers.given_names import GIVEN_NAMES
+from tidegate.services.recognisers.names import plain, words
+from tidegate.services.recognisers.places import is_place, standing
+
+Kind: TypeAlias = Literal["PERSON", "ORG", "LOC", "OTHER"]
+Clue: TypeAlias = tuple[Kind, float]
+"""A kind and a weight. PROOF and more outweighs whatever a model says; a model that is certain weighs 4 to 5."""
+
+PROOF: Final = 6.0
+FIRM: Final = 4.5
+LIKELY: Final = 3.0
+FAINT: Final = 1.0
+
+_COURTESY_BEFORE: Final = re.compile(r"(?<!\w)(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Messrs)\.?[ \u00a0]\Z")
+_SPEAKS: Final = (
+    r"(?:said|says|replied|asked|told|answered|wrote|added|explained|recalled|joked|cried|whispered|shouted)(?!\w)"
+)
+_SPEAKER_BEFORE: Final = re.compile(rf"(?<!\w){_SPEAKS}[ \u00a0]\Z")
+_SPEAKER_AFTER: Final = re.compile(rf"[ \u00a0]{_SPEAKS}")
+_BORN_AFTER: Final = re.compile(r"[ \u00a0](?:\((?:born|b\.|n\u00e9e|aged?)(?!\w)|was born(?!\w))")
+_WHO_AFTER: Final = re.compile(r",?[ \u00a0](?:who|whose|whom)(?!\w)|, (?:age )?\d{2},")
+_IN_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|visited|of)[ \u00a0]\Z")
+_LIVES_BEFORE: Final = re.compile(
+    r"(?<!\w)(?:born|birth|raised|brought up|grew up|live|lives|lived|living|resides?|resided|residing|based|headquartered"
+    r"|located|died|moved|emigrated|travelled|traveled|arrived|offices?)[ \u00a0](?:(?:in|at|near|to)[ \u00a0])?\Z"
+)
+_EXPLAINED_BEFORE: Final = re.compile(r"(\w[\w.'\u2019-]*),?[ \u00a0]\((?:the )?[\"\u201c\u2018']?(?:the )?\Z")
+_EXPLAINED_AFTER: Final = re.compile(r",?[\"\u201d\u2019']?\)")
+_PREFIXES: Final = frozenset(
+    {"anti", "co", "ex", "inter", "mid", "multi", "non", "post", "pre", "pro", "re", "self", "sub"}
+)
+_PART_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|of)[ \u00a0]([^\W\d_]\w+),[ \u00a0]\Z")
+_INITIAL: Final = re.compile(
+    r"[^\W\d_]\w+(?: [^\W\d_]\.)+ [^\W\d_][\w'\u2019-]+|(?:[^\W\d_]\. ?){1,3} ?[^\W\d_][\w'\u2019-]{2,}"
+)
+_AREA_AFTER: Final = re.compile(r",[ \u00a0]((?:[^\W\d_]\.){2}|[^\W\d_]\w+(?:[ \u00a0][A-Z]\w+)?)")
+
+
+def own(name: str, common: frozenset[str]) -> Iterator[Clue]:
+    """Yield what the name says by itself; `common` are the words that the document also writes small."""
+    parts = words(name)
+    if len(parts) == 1:
+        yield from _single(parts[0])
+    else:
+        yield from _several(name, parts, common)
+    known = standing(name)
+    if known != "none":
+        yield "LOC", {"area": FIRM, "city": LIKELY, "town": FAINT}[known]
+
+
+def _single(word: str) -> Iterator[Clue]:
+    if word in lexicon.PEOPLES:
+        yield "OTHER", PROOF + 4
+    if word in GIVEN_NAMES:
+        yield "PERSON", FIRM
+
+
+def _several(name: str, parts: tuple[str, ...], common: frozenset[str]) -> Iterator[Clue]:
+    first, last = parts[0], parts[-1]
+    head = parts[parts.index("of") - 1] if "of" in parts[1:] else last
+    rest = [part for part in parts if part != head and part not in lexicon.FUNCTION]
+    telling = any(part not in lexicon.NEVER_ALONE and not is_common(part, common) for part in rest)
+    if last in lexicon.CORPORATE and any(p not in lexicon.CORPORATE | lexicon.ORGANISATIONS for p in parts):
+        yield "ORG", PROOF + 2
+    elif (
+        len(parts) < 4
+        and (last in lexicon.CLUBS or (last in lexicon.CLUB_TOWNS and standing(first) in ("city", "town")))
+        and not is_place(name)
+    ):
+        yield "ORG", PROOF
+    elif first in lexicon.CLUB_INITIALS:
+        yield "ORG", FIRM
+    elif last in lexicon.OTHER or head in lexicon.OTHER or last in lexicon.ROLES:
+        yield "OTHER", PROOF if last in lexicon.OTHER else FIRM
+    elif head in lexicon.ORGANISATIONS or (first in lexicon.ORGANISATIONS and ("of" in parts or "for" in parts)):
+        yield "ORG", FIRM + 1 if telling or head not in lexicon.GENERIC_HEADS else FAINT
+    elif head in lexicon.PLACES or (first in lexicon.PLACE_OPENERS and len(parts) < 5):
+        yield "LOC", FIRM if telling else FAINT
+    elif "of" not in parts and "and" not in parts and standing(name) == "none":
+        yield from _person(name, parts)
+
+
+def _person(name: str, parts: tuple[str, ...]) -> Iterator[Clue]:
+    if len(parts[-1]) == 1:
+        return
+    if parts[0] in lexicon.RANKS and parts[1] not in lexicon.NEVER_ALONE:
+        yield "PERSON", FIRM
+    elif parts[0] in GIVEN_NAMES and len(parts) <= 4 and not any(part in lexicon.NEVER_ALONE for part in parts[1:]):
+        yield "PERSON", FIRM - 0.5
+    elif _INITIAL.fullmatch(name):
+        yield "PERSON", FIRM
+
+
+def is_common(word: str, common: frozenset[str]) -> bool:
+    """Say whether the document also writes the word small, or each part of it: `Tribal-State`."""
+    return all(
+        part in common or (part.endswith("s") and part[:-1] in common) or part + "s" in common
+        for part in word.split("-")
+    )
+
+
+def beside(text: str, start: int, end: int) -> Iterator[Clue]:
+    """Yield what stands beside the name `text[start:end]`."""
+    before, after = text[max(0, start - 32) : start], text[end : end + 40]
+    if _COURTESY_BEFORE.search(before):
+        yield "PERSON", PROOF + 2
+    explained = _EXPLAINED_BEFORE.search(before)
+    if explained is not None and _EXPLAINED_AFTER.match(after) and plain(explained[1]) in lexicon.OTHER:
+        yield "OTHER", PROOF  # Indian Gaming Regulatory Act ("IGRA")
+    if _BORN_AFTER.match(after):
+        yield "PERSON", FIRM
+    if _SPEAKER_BEFORE.search(before) or _SPEAKER_AFTER.match(after) or _WHO_AFTER.match(after):
+        yield "PERSON", FAINT
+    if _LIVES_BEFORE.search(before):
+        yield "LOC", FIRM
+    located = _IN_BEFORE.search(before) is not None
+    area = _AREA_AFTER.match(after)
+    if area is not None and (located or standing(text[start:end]) != "none") and standing(area[1]) == "area":
+        yield "LOC", PROOF
+    elif located:
+        yield "LOC", FAINT / 2
+    within = _PART_BEFORE.search(before)
+    if within is not None and standing(within[1]) != "none":
+        yield "LOC", FIRM

@@ -1,0 +1,21 @@
+"""Entities by rules alone: no model, no dependency."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tidegate.services.recognisers.recognition import find_entities
+from tidegate.state import Document, Entity
+
+RULES = "rules/1"
+"""The version of the rules: raised by one whenever they find something else in the same document."""
+
+
+class RulesRecogniser:
+    """Finds names by how they are written and what stands beside them; a name of which that says nothing is an ENTITY."""
+
+    name = RULES
+
+    async def recognise(self, document: Document) -> list[Entity]:
+        """Return the entities in the order of their first mentions."""
+        return await asyncio.to_thread(find_entities, document)

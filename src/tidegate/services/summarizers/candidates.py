@@ -1,0 +1,140 @@
+"""The sentences that may stand in a summary, and how well each stands on its own."""
+# ruff: noqa: RUF001 - quotation marks and full stops of other scripts are meant
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tidegate.services.summarizers.english import DANGLING, PERSONAL
+from tidegate.services.summarizers.sentences import Passage, passages
+from tidegate.services.summarizers.words import stems, tokens
+from tidegate.state import Document
+
+_FEWEST_WORDS, _MOST_WORDS = 6, 70
+_SHORT, _LONG = 12, 45  # words below which a sentence says little, and from which it is too much to take in at once
+_ENDS = tuple(".!…。！｡।॥۔։።")
+_CLOSING = "\"'”’»›)]}）」』"
+_OPENING = "\"'“‘«‹([{「『"
+
+_REFERENCES = re.compile(
+    r"\W*(?:[\dIVX]+\W+)?(?:references|bibliography|works cited|literature|notes|footnotes|citations|sources|see also|"
+    r"external links|further reading|table of contents|contents|index|signatures?|acknowledge?ments?)\W*\Z",
+    re.IGNORECASE,
+)
+# What follows is matched with lower-cased text: ignoring case takes re three times as long.
+_FURNITURE = re.compile(
+    r"all rights reserved|©|click here|retrieved (?:on )?\d|archived from|\bisbn\b|\bdoi\b|https?://|www\.|check ?mark|[☐☑☒]"
+)
+_BOILERPLATE = re.compile(
+    r"\bcopyright|\bcookies?\b|\bsubscribe\b|\bsign up\b|\blog in\b|terms of (?:use|service)|privacy policy|"
+    r"table of contents|pursuant to (?:section|rule|the requirements)|incorporated (?:herein )?by reference|"
+    r"forward-looking|the following (?:table|chart|discussion|graph)|accompanying notes|"
+    r"\b(?:shown|listed|described|set forth|see|refer to|discussed|included) (?:in )?(?:the )?[\"“(]?"
+    r"(?:above|below|note|item|fig\.|figure|table|part|section|exhibit|appendix)\b|\bpage \d"
+)
+_INSTRUCTS = re.compile(r"(?:see|refer to|indicate|check|click|state the|note that)\b")
+_CITATION = re.compile(r"\(\d{4}[a-z]?\)|\bet al\b|\bpp?\. ?\d|\bvol\. ?\d")
+_CONNECTS = re.compile(
+    r"(?:first|second|third|last|in addition|for (?:example|instance)|as a result|in contrast|in other words|of these|"
+    r"at (?:this|that) (?:time|point)|in (?:this|that|these|those|such)|on the other hand|by contrast|to this end),? ",
+)
+_SETS_SCENE = re.compile(r"it (?:is|was) (?:in|on|at|during|only|not until)\b")
+_INTRODUCES = re.compile(
+    r"\b(?:is|are|was|were) (?:an?|the|one of)\b|\brefers? to\b|\bpurpose of\b|"
+    r"\bwe (?:present|propose|introduce|describe|report)\b|"
+    r"\b(?:this|the) (?:present )?(?:paper|article|report|document|study|memo(?:randum)?|guide|handbook|policy|work)\b",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A sentence, its terms, and how well it stands on its own, from 0 to 1.
+
+    `leads` tells that it opens its paragraph, `introduces` that it is built like one that says what something is.
+    """
+
+    passage: Passage
+    terms: tuple[str, ...]
+    fitness: float
+    leads: bool
+    introduces: bool
+
+
+def candidates(document: Document) -> list[Candidate]:
+    """Return the sentences of the prose outside lists of references, each text once.
+
+    Where not one reads as a sentence (notes without full stops, a script without them), all are returned that say
+    something.
+    """
+    sentences: list[Candidate] = []
+    notes: list[Candidate] = []
+    apart = _apart(document)
+    seen: set[str] = set()
+    block = -1
+    for passage in passages(document):
+        leads, block = passage.block != block, passage.block
+        text = document.text[passage.start : passage.end]
+        if passage.kind not in ("paragraph", "list_item") or passage.block in apart or text in seen:
+            continue
+        seen.add(text)
+        words = tokens(text)
+        folded = text.lower()
+        if not _says_something(folded, words):
+            continue
+        reads = passage.whole and _reads_as_sentence(text, words)
+        fitness = _fitness(text, folded, words) * (1.0 if passage.kind == "paragraph" else 0.7)
+        introduces = _INTRODUCES.search(folded) is not None
+        found = Candidate(passage, tuple(stems(words)), fitness, leads, introduces)
+        (sentences if reads else notes).append(found)
+    return sentences or notes
+
+
+def _apart(document: Document) -> set[int]:
+    """Return the blocks below a heading such as References, up to the next heading that is not below it."""
+    apart: set[int] = set()
+    level = 0
+    for index, block in enumerate(document.blocks):
+        if block.kind == "heading" and (not level or block.level <= level):
+            heading = document.text[block.start : min(block.end, block.start + 80)]
+            level = max(1, block.level) if _REFERENCES.match(heading) else 0
+        if level:
+            apart.add(index)
+    return apart
+
+
+def _says_something(folded: str, words: list[str]) -> bool:
+    if len(words) < _FEWEST_WORDS or sum(map(str.isalpha, folded)) < 0.6 * len(folded):
+        return False
+    figures = sum(word[0].isdigit() for word in words)
+    return figures <= 0.3 * len(words) and not _FURNITURE.search(folded) and not _INSTRUCTS.match(folded)
+
+
+def _reads_as_sentence(text: str, words: list[str]) -> bool:
+    spoken = text.rstrip(_CLOSING)
+    if len(words) > _MOST_WORDS or not spoken.endswith(_ENDS) or spoken.endswith("...") or text[0] in "([":
+        return False
+    first = text.lstrip(_OPENING)[:1]
+    return first.isalnum() and not first.islower()
+
+
+def _fitness(text: str, folded: str, words: list[str]) -> float:
+    """Say how well a sentence can be read by itself, from 0 to 1."""
+    used = [word.lower().replace("’", "'") for word in words]
+    fitness = 1.0 - 1.5 * sum(word[0].isdigit() for word in words) / len(words)
+    points_back = used[0] in DANGLING and not _INTRODUCES.match(folded) and not _SETS_SCENE.match(folded)
+    if points_back or _CONNECTS.match(folded):
+        fitness *= 0.6
+    if not PERSONAL.isdisjoint(used):
+        fitness *= 0.4
+    if text[0] in _OPENING or text.count('"') % 2:
+        fitness *= 0.4
+    if "?" in text or "!" in text or "\n" in text:
+        fitness *= 0.5
+    if not _SHORT <= len(words) <= _LONG:
+        fitness *= 0.7
+    if _BOILERPLATE.search(folded):  # a penalty, as the document may be about copyright
+        fitness *= 0.25
+    if len(_CITATION.findall(folded)) > 1:
+        fitness *= 0.4
+    return fitness

@@ -1,0 +1,25 @@
+"""Events on the span that is current: what the guard and the breaker did inside it."""
+
+from __future__ import annotations
+
+from opentelemetry import trace
+
+from tidegate.telemetry import metrics, names
+
+
+def retry_scheduled(*, attempt: int, delay: float, error_type: str) -> None:
+    """Say that `attempt` failed, the first being 1, and that the next one starts in `delay` seconds."""
+    metrics.retries.add(1, {names.ERROR_TYPE: error_type})
+    trace.get_current_span().add_event(
+        names.RETRY_SCHEDULED,
+        {names.RETRY_ATTEMPT: attempt, names.RETRY_DELAY: delay, names.ERROR_TYPE: error_type},
+    )
+
+
+def circuit_changed(name: str, from_: str, to: str, reason: str | None) -> None:
+    """Say that a circuit changed its state; `reason` is the kind of the failure that moved it, if one did."""
+    change = {names.CIRCUIT_NAME: name, names.CIRCUIT_FROM: from_, names.CIRCUIT_TO: to}
+    metrics.circuit_transitions.add(1, change)
+    trace.get_current_span().add_event(
+        names.CIRCUIT_CHANGED, change if reason is None else {**change, names.CIRCUIT_REASON: reason}
+    )

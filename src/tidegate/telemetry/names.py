@@ -1,0 +1,76 @@
+"""The names of spans, events, attributes and metrics.
+
+`gen_ai.*`, `http.*`, `url.*`, `server.*` and `error.*` are OpenTelemetry's semantic conventions, written out
+because the constants of its package are deprecated and move between releases.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCOPE: Final = "tidegate"
+"""The instrumentation scope of every span and metric."""
+
+TRACEPARENT: Final = "tidegate_traceparent"
+"""The key of `config["configurable"]` for the execution's W3C traceparent; LangGraph stores it with each checkpoint."""
+
+# spans
+RUN: Final = "invoke_workflow tidegate"
+NODE: Final = "invoke_node"
+CHAT: Final = "chat"
+CHECKPOINT_PUT: Final = "checkpoint put"
+
+# events
+RETRY_SCHEDULED: Final = "tidegate.retry.scheduled"
+CIRCUIT_CHANGED: Final = "tidegate.circuit.state_changed"
+
+# attributes of OpenTelemetry's semantic conventions
+ERROR_TYPE: Final = "error.type"
+GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
+GEN_AI_OPERATION: Final = "gen_ai.operation.name"
+GEN_AI_PROVIDER: Final = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - the word, not a secret
+GEN_AI_USAGE_INPUT: Final = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT: Final = "gen_ai.usage.output_tokens"
+GEN_AI_WORKFLOW: Final = "gen_ai.workflow.name"
+HTTP_METHOD: Final = "http.request.method"
+HTTP_RESEND_COUNT: Final = "http.request.resend_count"
+HTTP_STATUS: Final = "http.response.status_code"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+SESSION_ID: Final = "session.id"
+URL_FULL: Final = "url.full"
+URL_TEMPLATE: Final = "url.template"
+OPENINFERENCE_KIND: Final = "openinference.span.kind"
+
+# attributes of our own
+ATTEMPT: Final = "tidegate.attempt"
+CHECKPOINT_BYTES: Final = "tidegate.checkpoint.bytes"
+CHECKPOINT_ID: Final = "tidegate.checkpoint.id"
+CHECKPOINT_SOURCE: Final = "tidegate.checkpoint.source"
+CHECKPOINT_STEP: Final = "tidegate.checkpoint.step"
+CIRCUIT_FROM: Final = "tidegate.circuit.from"
+CIRCUIT_NAME: Final = "tidegate.circuit.name"
+CIRCUIT_REASON: Final = "tidegate.circuit.reason"
+CIRCUIT_TO: Final = "tidegate.circuit.to"
+NODE_ATTEMPT: Final = "tidegate.node.attempt"
+NODE_INTERRUPTED: Final = "tidegate.node.interrupted"
+NODE_NAME: Final = "tidegate.node.name"
+OUTCOME: Final = "tidegate.outcome"
+RESUMED: Final = "tidegate.run.resumed"
+RESUMED_FROM: Final = "tidegate.resumed_from.trace_id"
+RETRY_ATTEMPT: Final = "tidegate.retry.attempt"
+RETRY_DELAY: Final = "tidegate.retry.delay"
+ROUTE: Final = "tidegate.route"
+ROUTE_REASON: Final = "tidegate.route.reason"
+TASK_ID: Final = "tidegate.task.id"
+
+# metrics
+CHECKPOINT_DURATION: Final = "tidegate.checkpoint.duration"
+CIRCUIT_TRANSITIONS: Final = "tidegate.circuit.transitions"
+GEN_AI_DURATION: Final = "gen_ai.client.operation.duration"
+GEN_AI_TOKENS: Final = "gen_ai.client.token.usage"
+NODE_DURATION: Final = "tidegate.node.duration"
+RETRIES: Final = "tidegate.retries"
+RUN_DURATION: Final = "tidegate.run.duration"

@@ -1,0 +1,65 @@
+"""Telemetry of the command line: the OpenTelemetry SDK, set up from the standard OTEL_* variables if one is set."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+
+_log = logging.getLogger("tidegate.telemetry")
+
+EXIT_GRACE = 1.0
+"""Seconds that the last spans may take to be sent; OTEL_EXPORTER_OTLP_TIMEOUT, in seconds, overrides it."""
+
+_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+def configure(environ: Mapping[str, str] = os.environ) -> Callable[[], None]:
+    """Start exporting spans and metrics, and return what sends the last of them, to be called once before exit.
+
+    Spans go where OTEL_TRACES_EXPORTER says: `otlp` (the default once an endpoint is set), `console` (stderr) or
+    `none`; metrics likewise, by OTEL_METRICS_EXPORTER. Nothing is imported or started if none of the variables is set,
+    if OTEL_SDK_DISABLED is `true`, or if the host has set up an SDK before. A collector that is down or hangs never
+    fails a command: it is named once in the log, and delays the exit by `EXIT_GRACE` at most.
+    """
+    traces = _exporters("TRACES", environ)
+    metrics = _exporters("METRICS", environ)
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not (traces or metrics):
+        return _nothing
+    from opentelemetry import trace
+
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return _nothing
+
+    from tidegate.telemetry import otlp  # the SDK, 0.2 s of imports
+
+    return otlp.start(traces, metrics, grace=_grace(environ))
+
+
+def _nothing() -> None:
+    """Shut down what was never started."""
+
+
+def _exporters(signal: str, environ: Mapping[str, str]) -> frozenset[str]:
+    variable = f"OTEL_{signal}_EXPORTER"
+    wanted = environ.get(variable, "").strip().lower()
+    if not wanted:
+        endpoint = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or environ.get(_ENDPOINT)
+        wanted = "otlp" if endpoint else "none"
+    names = frozenset(name.strip() for name in wanted.split(",")) - {"", "none"}
+    if unknown := names - {"otlp", "console"}:
+        _log.warning(
+            "%s=%s: only otlp, console and none are built in; the rest is ignored", variable, ",".join(sorted(unknown))
+        )
+    if "otlp" in names:
+        protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+        if protocol not in (None, "http/protobuf"):
+            _log.warning("OTLP over %s is not built in; %s go over http/protobuf", protocol, signal.lower())
+    return names & {"otlp", "console"}
+
+
+def _grace(environ: Mapping[str, str]) -> float:
+    try:
+        return max(0.0, float(environ["OTEL_EXPORTER_OTLP_TIMEOUT"]))
+    except (KeyError, ValueError):
+        return EXIT_GRACE

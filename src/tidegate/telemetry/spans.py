@@ -1,0 +1,303 @@
+"""The spans: one execution of a thread, and in it its nodes, HTTP requests, requests to chat models and checkpoints."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextvars import Token
+from types import TracebackType
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+from urllib.parse import urlsplit
+
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.metrics import Histogram
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from tidegate.telemetry import metrics, names, traceparent
+
+_Arguments = ParamSpec("_Arguments")
+_Value = TypeVar("_Value")
+
+_tracer = trace.get_tracer(names.SCOPE)  # a proxy, until the host sets a tracer provider
+_INSIDE = context.create_key("tidegate-inside")
+# The key that OpenTelemetry's HTTP instrumentations look for. It has no public name.
+_SUPPRESS_HTTP = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
+_HTTP_ERROR = 400
+_PORTS = {"http": 80, "https": 443}
+
+
+class Operation:
+    """A span that is current inside its `with` block.
+
+    The block may hold `await`, but no `yield` of an async generator: the span would stay current in its consumer.
+    An exception that leaves the block marks the span with the name of its class and nothing else, since messages
+    quote documents.
+    """
+
+    __slots__ = ("_began", "_context", "_error", "_labels", "_span", "_token")
+    kind: ClassVar[SpanKind] = SpanKind.INTERNAL
+    duration: ClassVar[Histogram | None] = None
+
+    def __init__(
+        self,
+        name: str,
+        attributes: Mapping[str, AttributeValue],
+        *,
+        labels: Mapping[str, AttributeValue] | None = None,
+        parent: Context | None = None,
+        links: tuple[Link, ...] = (),
+    ) -> None:
+        """Start the span; `labels` are the attributes of the operation's metric, and must have few values."""
+        self._labels: dict[str, AttributeValue] = dict(labels or {})
+        self._error: str | None = None
+        self._token: Token[Context] | None = None
+        self._span: Span = _tracer.start_span(name, parent, self.kind, attributes, links)
+        self._context = context.set_value(_INSIDE, True, trace.set_span_in_context(self._span, parent))
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self._token = context.attach(self._context)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            context.detach(self._token)
+        if error is not None:
+            self.failed(error)
+        self.end()
+
+    def failed(self, error: BaseException | str) -> None:
+        """Mark the operation as failed by an exception, or by a word of few values such as a status; the first counts.
+
+        An exception by which LangGraph steers the graph is no failure.
+        """
+        if self._error is not None or (not isinstance(error, str) and is_control_flow(error)):
+            return
+        self._error = error if isinstance(error, str) else type(error).__name__
+        self._span.set_attribute(names.ERROR_TYPE, self._error)
+        self._span.set_status(Status(StatusCode.ERROR))
+
+    def end(self) -> None:
+        """End the span; a `with` block does so by itself."""
+        if self.duration is not None:
+            labels = self._labels if self._error is None else {**self._labels, names.ERROR_TYPE: self._error}
+            self.duration.record(time.perf_counter() - self._began, labels, self._context)
+        self._span.end()
+
+
+class Run(Operation):
+    """One execution of a thread."""
+
+    __slots__ = ()
+    duration = metrics.run_duration
+
+    @property
+    def traceparent(self) -> str | None:
+        """This span in W3C form, for `config["configurable"][names.TRACEPARENT]`; None where nobody traces."""
+        return traceparent.write(self._span.get_span_context())
+
+    def outcome(self, status: str) -> None:
+        """Record how the execution ended, in a word: `complete`, `degraded`, `interrupted`."""
+        self._span.set_attribute(names.OUTCOME, status)
+        self._labels[names.OUTCOME] = status
+
+    async def over(self, items: AsyncGenerator[_Value, None]) -> AsyncGenerator[_Value, None]:
+        """Pass on what `items` yields, with the span current only while it is awaited; then close it and end the span.
+
+        Instead of `with`, for a stream. A consumer that stops early ends the span without an error.
+        """
+        try:
+            while True:
+                token = context.attach(self._context)
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+                finally:
+                    context.detach(token)
+                yield item
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.failed(error)
+            raise
+        finally:
+            with self:
+                await items.aclose()
+
+
+class Node(Operation):
+    """One task of one node."""
+
+    __slots__ = ()
+    duration = metrics.node_duration
+
+    def route(self, to: str, reason: str) -> None:
+        """Record where a gate sends the thread, and why."""
+        self._span.set_attributes({names.ROUTE: to, names.ROUTE_REASON: reason})
+
+    def failed(self, error: BaseException | str) -> None:
+        """Mark the task as failed, or as interrupted if LangGraph's own control flow ended it."""
+        if not isinstance(error, str) and is_control_flow(error):
+            self._span.set_attribute(names.NODE_INTERRUPTED, True)
+        super().failed(error)
+
+
+class HttpCall(Operation):
+    """One HTTP request. Instrumentations of HTTP clients are silent inside it, so that it is not recorded twice."""
+
+    __slots__ = ()
+    kind = SpanKind.CLIENT
+
+    def __enter__(self) -> Self:
+        self._context = context.set_value(_SUPPRESS_HTTP, True, self._context)
+        return super().__enter__()
+
+    def status(self, code: int) -> None:
+        """Record the status of the answer; 400 and above is an error of that number."""
+        self._span.set_attribute(names.HTTP_STATUS, code)
+        if code >= _HTTP_ERROR:
+            self.failed(str(code))
+
+
+class Chat(Operation):
+    """One request to a chat model."""
+
+    __slots__ = ()
+    kind = SpanKind.CLIENT
+    duration = metrics.chat_duration
+
+    def usage(self, input_tokens: int, output_tokens: int) -> None:
+        """Record the tokens as the provider counted them."""
+        self._span.set_attributes({names.GEN_AI_USAGE_INPUT: input_tokens, names.GEN_AI_USAGE_OUTPUT: output_tokens})
+        for kind, count in (("input", input_tokens), ("output", output_tokens)):
+            metrics.chat_tokens.record(count, {**self._labels, names.GEN_AI_TOKEN_TYPE: kind}, self._context)
+
+
+class CheckpointPut(Operation):
+    """One checkpoint being saved."""
+
+    __slots__ = ()
+    duration = metrics.checkpoint_duration
+
+    def size(self, size: int) -> None:
+        """Record the bytes that were written."""
+        self._span.set_attribute(names.CHECKPOINT_BYTES, size)
+
+
+def run(thread_id: str, *, resumed: bool, resumed_from: str | None = None) -> Run:
+    """Open the span of one execution.
+
+    `resumed_from` is the traceparent of the execution before, as the last checkpoint holds it: the two are linked.
+    """
+    attributes: dict[str, AttributeValue] = {
+        names.GEN_AI_OPERATION: "invoke_workflow",
+        names.GEN_AI_WORKFLOW: "tidegate",
+        names.GEN_AI_CONVERSATION_ID: thread_id,
+        names.SESSION_ID: thread_id,
+        names.OPENINFERENCE_KIND: "CHAIN",
+        names.RESUMED: resumed,
+    }
+    links: tuple[Link, ...] = ()
+    if (before := traceparent.read(resumed_from)) is not None:
+        attributes[names.RESUMED_FROM] = trace.format_trace_id(before.trace_id)  # for viewers that drop links
+        links = (Link(before),)
+    return Run(names.RUN, attributes, labels={names.RESUMED: resumed}, links=links)
+
+
+def node(name: str, *, attempt: int = 1, task_id: str | None = None, parent: str | None = None) -> Node:
+    """Open the span of one task; `attempt` counts from 1.
+
+    `parent`, a traceparent, is the span's parent where the current context did not inherit the execution's span.
+    """
+    attributes: dict[str, AttributeValue] = {names.NODE_NAME: name, names.NODE_ATTEMPT: attempt}
+    if task_id is not None:
+        attributes[names.TASK_ID] = task_id
+    return Node(f"{names.NODE} {name}", attributes, labels={names.NODE_NAME: name}, parent=_parent(parent))
+
+
+def http_call(method: str, url: str, *, attempt: int, template: str | None = None) -> HttpCall:
+    """Open the span of one request; `attempt` counts from 1.
+
+    Query and credentials are left out of the address. Where text of the document was filled into `url`, pass the
+    address before that as `template`: it is recorded instead.
+    """
+    attributes: dict[str, AttributeValue] = {names.HTTP_METHOD: method, **_address(url, template)}
+    if attempt > 1:
+        attributes[names.HTTP_RESEND_COUNT] = attempt - 1
+    return HttpCall(method, attributes)
+
+
+def chat(model: str, provider: str, *, attempt: int) -> Chat:
+    """Open the span of one request to a chat model; `attempt` counts from 1."""
+    labels = {names.GEN_AI_OPERATION: "chat", names.GEN_AI_PROVIDER: provider, names.GEN_AI_REQUEST_MODEL: model}
+    return Chat(f"{names.CHAT} {model}", {**labels, names.ATTEMPT: attempt}, labels=labels)
+
+
+def checkpoint_put(checkpoint_id: str, step: int, source: str, *, parent: str | None = None) -> CheckpointPut:
+    """Open the span of one checkpoint being saved; `step` and `source` are its metadata's, `parent` as for a node."""
+    attributes: dict[str, AttributeValue] = {
+        names.CHECKPOINT_ID: checkpoint_id,
+        names.CHECKPOINT_STEP: step,
+        names.CHECKPOINT_SOURCE: source,
+    }
+    return CheckpointPut(names.CHECKPOINT_PUT, attributes, parent=_parent(parent))
+
+
+def traced(name: str, fn: Callable[_Arguments, Awaitable[_Value]]) -> Callable[_Arguments, Coroutine[Any, Any, _Value]]:
+    """Wrap a node's function in its span, with the task and the attempt that LangGraph is running.
+
+    The wrapper shows `fn`'s signature, from which LangGraph learns the state's schema and what to pass.
+    """
+    from langgraph.config import get_config  # here, because it is heavy and whoever builds a graph has it loaded
+    from langgraph.runtime import get_runtime
+
+    @functools.wraps(fn)
+    async def step(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Value:
+        task_id, attempt, parent = None, 1, None
+        try:
+            parent = get_config().get("configurable", {}).get(names.TRACEPARENT)
+            info = get_runtime().execution_info
+        except RuntimeError:  # called by hand, outside a graph
+            info = None
+        if info is not None:
+            task_id, attempt = info.task_id, info.node_attempt
+        with node(name, attempt=attempt, task_id=task_id, parent=parent):
+            return await fn(*args, **kwargs)
+
+    return step
+
+
+def is_control_flow(error: BaseException) -> bool:
+    """Whether LangGraph steers the graph by this exception (an interrupt, a drain) rather than report a failure."""
+    # By name: importing langgraph to ask would cost every user of this module its start-up time.
+    return any(ancestor.__name__ == "GraphBubbleUp" for ancestor in type(error).__mro__)
+
+
+def _parent(parent: str | None) -> Context | None:
+    if context.get_value(_INSIDE) or (span := traceparent.read(parent)) is None:
+        return None
+    return trace.set_span_in_context(trace.NonRecordingSpan(span))
+
+
+def _address(url: str, template: str | None) -> dict[str, AttributeValue]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS.get(parts.scheme)
+        path = parts.path if template is None else urlsplit(template).path
+    except ValueError:  # not an address: the client's error says so better
+        return {}
+    address: dict[str, AttributeValue] = {
+        names.URL_FULL: f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}",
+        names.SERVER_ADDRESS: parts.hostname or "",
+    }
+    if port is not None:
+        address[names.SERVER_PORT] = port
+    if template is not None:
+        address[names.URL_TEMPLATE] = path
+    return address

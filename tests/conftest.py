@@ -1,0 +1,46 @@
+"""What every test may ask for, and the rule that the gate skips nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+NO_SKIP = "TIDEGATE_TEST_NO_SKIP"
+"""Where this variable is set, a skipped test has failed: everything that a test may need is said to be there."""
+
+DOCUMENTS = "TIDEGATE_TEST_DOCUMENTS"
+"""The folder of real documents, which are not in this repository."""
+
+
+@pytest.fixture(scope="session")
+def documents() -> Path:
+    """The folder of real documents."""
+    folder = os.environ.get(DOCUMENTS)
+    if not folder:
+        pytest.skip(f"needs real documents; name their folder in {DOCUMENTS}")
+    return Path(folder)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if not hasattr(report, "wasxfail"):
+        _forbid_skipping(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _forbid_skipping(report)
+    return report
+
+
+def _forbid_skipping(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and os.environ.get(NO_SKIP):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{NO_SKIP} is set, and this was skipped: {reason}"

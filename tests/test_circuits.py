@@ -1,0 +1,501 @@
+"""Circuits shared by several callers and processes: one probe, and no way to lose it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sqlite3
+import sys
+import time
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from tidegate.errors import CircuitOpen, Refused, Transient
+from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport
+from tidegate.resilience.circuits import Circuits, CircuitsUnavailable, MemoryCircuits, SqliteCircuits
+from tidegate.store.live import LiveDatabase
+from tidegate.testing import ManualClock
+
+FAILURE = Transient("api", "down")
+Log: TypeAlias = pytest.LogCaptureFixture
+Trouble: TypeAlias = Callable[[LiveDatabase], Awaitable[None]]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(time.time())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "tidegate-live.db"
+
+
+@pytest.fixture
+async def database(file: Path, clock: ManualClock) -> AsyncIterator[LiveDatabase]:
+    database = LiveDatabase(file, clock=clock)
+    yield database
+    await database.close()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def circuits(request: pytest.FixtureRequest, clock: ManualClock, database: LiveDatabase) -> Circuits:
+    return MemoryCircuits(clock) if request.param == "memory" else SqliteCircuits(database)
+
+
+@pytest.fixture
+def breaker(circuits: Circuits, clock: ManualClock) -> Breaker:
+    return Breaker("api", circuits, clock=clock)
+
+
+@pytest.fixture
+def breaker_in_sqlite(database: LiveDatabase, clock: ManualClock) -> Breaker:
+    return Breaker("api", SqliteCircuits(database), clock=clock)
+
+
+async def open_circuit(breaker: Breaker) -> None:
+    for _ in range(3):
+        await (await breaker.permit()).failed(FAILURE)
+
+
+async def refused(breaker: Breaker) -> CircuitOpen:
+    with pytest.raises(CircuitOpen) as refusal:
+        await breaker.permit()
+    return refusal.value
+
+
+PROBER = """
+import asyncio, sys
+from tidegate.resilience.breaker import Breaker
+from tidegate.resilience.circuits import SqliteCircuits
+from tidegate.store.live import LiveDatabase
+
+async def main():
+    await Breaker("api", SqliteCircuits(LiveDatabase(sys.argv[1]))).permit()
+    print("probing", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_prober_does_not_wedge_the_circuit(
+    file: Path, database: LiveDatabase, clock: ManualClock
+) -> None:
+    breaker = Breaker("api", SqliteCircuits(database), reset_timeout=0.001, clock=clock)
+    await open_circuit(breaker)
+    clock.advance(0.001)
+    prober = await asyncio.create_subprocess_exec(sys.executable, "-c", PROBER, file, stdout=PIPE)
+    assert prober.stdout is not None
+    assert await prober.stdout.readline() == b"probing\n"
+    prober.send_signal(signal.SIGKILL)
+    await prober.wait()
+    clock.set_back(clock.now() - time.time())
+
+    assert 0.0 < (await refused(breaker)).retry_in <= 60.0
+    clock.advance(60.0)
+    assert (await breaker.report()).admits
+    await (await breaker.permit()).succeeded()
+    assert (await breaker.report()).state == "closed"
+
+
+async def test_a_prober_that_never_comes_back_loses_its_lease(breaker: Breaker, clock: ManualClock) -> None:
+    await open_circuit(breaker)
+    clock.advance(30.0)
+    lost = await breaker.permit()
+    clock.advance(59.0)
+    assert (await refused(breaker)).retry_in == pytest.approx(1.0)
+    clock.advance(1.0)
+    probe = await breaker.permit()
+    await lost.failed(FAILURE)  # its successor alone is heard now
+    await probe.succeeded()
+    assert (await breaker.report()).state == "closed"
+
+
+async def test_a_probe_that_outlives_its_lease_is_heard_while_nobody_took_its_place(
+    breaker: Breaker, clock: ManualClock
+) -> None:
+    await open_circuit(breaker)
+    clock.advance(30.0)
+    probe = await breaker.permit()
+    clock.advance(61.0)
+    await probe.succeeded()
+    assert (await breaker.report()).state == "closed"
+
+
+async def test_a_cancelled_probe_gives_its_permit_back(breaker: Breaker, clock: ManualClock) -> None:
+    await open_circuit(breaker)
+    clock.advance(30.0)
+
+    probing = asyncio.Event()
+
+    async def probe() -> None:
+        permit = await breaker.permit()
+        probing.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await permit.released()
+
+    prober = asyncio.create_task(probe())
+    await probing.wait()
+    assert not (await breaker.report()).admits
+    prober.cancel()
+    await asyncio.gather(prober, return_exceptions=True)
+    report = await breaker.report()
+    assert (report.state, report.admits, report.failures) == ("half_open", True, 3)
+
+
+@pytest.mark.parametrize("laps", range(8))
+async def test_a_caller_cancelled_while_it_asks_for_the_probe_has_not_got_it(
+    database: LiveDatabase, clock: ManualClock, laps: int
+) -> None:
+    breaker = Breaker("api", SqliteCircuits(database), clock=clock)
+    await open_circuit(breaker)
+    clock.advance(30.0)
+    asking = asyncio.create_task(breaker.permit())
+    for _ in range(laps):
+        await asyncio.sleep(0.0005)
+    asking.cancel()
+    outcome = (await asyncio.gather(asking, return_exceptions=True))[0]
+    if not isinstance(outcome, BaseException):  # it was too late to cancel
+        await outcome.released()
+    assert (await breaker.report()).admits
+
+
+@pytest.mark.parametrize("laps", [0, 1])
+async def test_a_lease_given_while_the_caller_is_being_cancelled_is_given_back(
+    database: LiveDatabase, clock: ManualClock, laps: int
+) -> None:
+    circuits = SqliteCircuits(database)
+    await open_circuit(Breaker("api", circuits, clock=clock))
+    clock.advance(30.0)
+    asking = asyncio.create_task(circuits.probe("api", 1, lease=60.0))
+    await asyncio.sleep(0)
+    while _generation(database.path) == 1:  # the event loop stands still, and cannot tell the caller
+        pass
+    for _ in range(laps):
+        await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    report = await circuits.read("api")
+    assert (report.generation, report.admits) == (2, True)
+
+
+def _generation(path: str) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT generation FROM circuits").fetchone()[0])
+
+
+async def test_a_verdict_is_recorded_though_its_caller_is_cancelled(database: LiveDatabase, clock: ManualClock) -> None:
+    breaker = Breaker("api", SqliteCircuits(database), failure_threshold=1, clock=clock)
+    permit = await breaker.permit()
+    failing = asyncio.create_task(permit.failed(FAILURE))
+    await asyncio.sleep(0)
+    failing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await failing
+    assert (await breaker.report()).state == "open"
+
+
+async def test_of_fifty_callers_of_a_half_open_circuit_one_is_let_through(breaker: Breaker, clock: ManualClock) -> None:
+    await open_circuit(breaker)
+    clock.advance(30.0)
+    outcomes = await asyncio.gather(*(breaker.permit() for _ in range(50)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes].count(CircuitOpen) == 49
+
+
+CALLERS = """
+import asyncio, sys
+from tidegate.errors import CircuitOpen
+from tidegate.resilience.breaker import Breaker
+from tidegate.resilience.circuits import SqliteCircuits
+from tidegate.store.live import LiveDatabase
+
+async def main():
+    breaker = Breaker("api", SqliteCircuits(LiveDatabase(sys.argv[1])))
+    await breaker.report()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    outcomes = await asyncio.gather(*(breaker.permit() for _ in range(13)), return_exceptions=True)
+    assert all(not isinstance(outcome, BaseException) or type(outcome) is CircuitOpen for outcome in outcomes), outcomes
+    print(sum(not isinstance(outcome, BaseException) for outcome in outcomes), flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_of_four_processes_with_thirteen_callers_each_one_caller_is_let_through(
+    file: Path, database: LiveDatabase, clock: ManualClock
+) -> None:
+    await open_circuit(Breaker("api", SqliteCircuits(database), reset_timeout=0.001, clock=clock))
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", CALLERS, file, stdin=PIPE, stdout=PIPE)
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    admitted = [int((await process.communicate(b"go\n"))[0]) for process in processes]
+    assert sum(admitted) == 1
+
+
+async def test_the_failures_of_all_processes_add_up(file: Path, database: LiveDatabase, clock: ManualClock) -> None:
+    ours = Breaker("api", SqliteCircuits(database), clock=clock)
+    neighbours = LiveDatabase(file, clock=clock)
+    theirs = Breaker("api", SqliteCircuits(neighbours), clock=clock)
+    await (await ours.permit()).failed(FAILURE)
+    await (await theirs.permit()).failed(FAILURE)
+    await (await ours.permit()).failed(FAILURE)
+    assert (await refused(theirs)).retry_in == 30.0
+    await neighbours.close()
+
+
+async def test_nothing_is_written_while_all_goes_well(file: Path, database: LiveDatabase, clock: ManualClock) -> None:
+    breaker = Breaker("api", SqliteCircuits(database), clock=clock)
+    await (await breaker.permit()).failed(FAILURE)
+    await (await breaker.permit()).succeeded()
+    with closing(sqlite3.connect(file)) as observer:
+
+        def version() -> int:
+            return int(observer.execute("PRAGMA data_version").fetchone()[0])
+
+        before = version()
+        for _ in range(20):
+            await (await breaker.permit()).succeeded()
+            await (await breaker.permit()).released()
+            await breaker.report()
+        assert version() == before
+        await (await breaker.permit()).failed(FAILURE)
+        assert version() != before
+
+
+async def test_a_wall_clock_that_is_set_back_does_not_keep_a_circuit_open(breaker: Breaker, clock: ManualClock) -> None:
+    await open_circuit(breaker)
+    clock.advance(20.0)
+    for seconds in (10.0, 3600.0):
+        clock.set_back(seconds)
+        assert (await refused(breaker)).retry_in == pytest.approx(10.0)
+    clock.advance(10.0)
+    await breaker.permit()
+    clock.set_back(3600.0)
+    clock.advance(60.0)
+    assert (await breaker.report()).admits
+
+
+async def test_a_restarted_machine_goes_by_the_wall_clock(
+    file: Path, database: LiveDatabase, clock: ManualClock
+) -> None:
+    clock.advance(1_000_000.0)
+    await open_circuit(Breaker("api", SqliteCircuits(database), clock=clock))
+    restarted = ManualClock(clock.now() + 20.0)  # its monotonic time is below that of the failure
+    again = LiveDatabase(file, clock=restarted)
+    breaker = Breaker("api", SqliteCircuits(again), clock=restarted)
+    assert (await refused(breaker)).retry_in == pytest.approx(10.0)
+    restarted.set_back(3600.0)  # now no clock can tell: better a probe too early
+    assert (await breaker.report()).admits
+    await again.close()
+
+
+async def test_circuits_that_failed_are_listed_by_name(circuits: Circuits, clock: ManualClock) -> None:
+    assert await circuits.read_all() == []
+    await (await Breaker("b", circuits, clock=clock).permit()).failed(FAILURE)
+    await (await Breaker("a", circuits, clock=clock).permit()).failed(Refused("a", "no"))
+    await (await Breaker("healthy", circuits, clock=clock).permit()).succeeded()
+    first, second = await circuits.read_all()
+    assert (first.name, first.state, first.opened_at, first.reason) == ("a", "open", clock.now(), "refused")
+    assert (second.name, second.state, second.failures, second.opened_at) == ("b", "closed", 1, None)
+
+
+async def test_circuits_in_memory_are_shared_between_threads(clock: ManualClock) -> None:
+    circuits = MemoryCircuits(clock)
+
+    async def fail_often() -> None:
+        for _ in range(500):
+            await circuits.fail("api", 0, reason="transient", threshold=10_000, reset_timeout=1.0)
+
+    await asyncio.gather(*(asyncio.to_thread(lambda: asyncio.run(fail_often())) for _ in range(4)))
+    assert (await circuits.read("api")).failures == 2000
+
+
+class BrokenCircuits(MemoryCircuits):
+    """Fails on demand, as a full disk does."""
+
+    broken: frozenset[str] = frozenset()
+
+    def _check(self, what: str) -> None:
+        if what in self.broken:
+            raise CircuitsUnavailable("disk full")
+
+    async def read(self, name: str) -> CircuitReport:
+        self._check("read")
+        return await super().read(name)
+
+    async def probe(self, name: str, generation: int, *, lease: float) -> int:
+        self._check("probe")
+        return await super().probe(name, generation, lease=lease)
+
+    async def fail(self, name: str, generation: int, *, reason: str, threshold: int, reset_timeout: float) -> bool:
+        self._check("fail")
+        return await super().fail(name, generation, reason=reason, threshold=threshold, reset_timeout=reset_timeout)
+
+    async def clear(self, name: str, generation: int) -> bool:
+        self._check("clear")
+        return await super().clear(name, generation)
+
+
+ALL = frozenset({"read", "probe", "fail", "clear"})
+
+
+async def test_without_its_store_a_breaker_goes_on_alone_and_says_so_once(clock: ManualClock, caplog: Log) -> None:
+    circuits = BrokenCircuits(clock)
+    changes: list[CircuitChange] = []
+    breaker = Breaker("api", circuits, clock=clock, listeners=[changes.append])
+    circuits.broken = ALL
+    await open_circuit(breaker)
+    await refused(breaker)
+    assert [(change.from_, change.to) for change in changes] == [("closed", "open")]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "circuit 'api' is kept by this process alone for now: disk full" in caplog.text
+
+    clock.advance(30.0)
+    await (await breaker.permit()).succeeded()
+    assert (await breaker.report()).state == "closed"
+    circuits.broken = frozenset()
+    clock.advance(5.0)
+    await open_circuit(breaker)
+    assert (await circuits.read("api")).state == "open"
+
+
+@pytest.mark.parametrize("broken", [frozenset({"fail"}), frozenset({"fail", "clear", "probe"})])
+async def test_failures_that_the_store_cannot_take_are_counted_all_the_same(
+    clock: ManualClock, broken: frozenset[str]
+) -> None:
+    circuits = BrokenCircuits(clock)
+    circuits.broken = broken
+    breaker = Breaker("api", circuits, clock=clock)
+    await open_circuit(breaker)
+    assert (await breaker.report()).state == "open"
+
+
+async def test_a_probe_whose_lease_cannot_be_written_goes_through_the_breakers_own_circuit(clock: ManualClock) -> None:
+    circuits = BrokenCircuits(clock)
+    breaker = Breaker("api", circuits, clock=clock)
+    await open_circuit(breaker)
+    clock.advance(30.0)
+    circuits.broken = frozenset({"probe"})
+    await (await breaker.permit()).succeeded()
+
+
+async def test_a_success_that_the_store_cannot_take_is_no_error(clock: ManualClock) -> None:
+    circuits = BrokenCircuits(clock)
+    breaker = Breaker("api", circuits, clock=clock)
+    await (await breaker.permit()).failed(FAILURE)
+    for broken in ({"clear"}, {"read"}):
+        permit = await breaker.permit()
+        circuits.broken = frozenset(broken)
+        await permit.succeeded()
+        circuits.broken = frozenset()
+        clock.advance(5.0)
+
+
+async def close(database: LiveDatabase) -> None:
+    await database.close()
+
+
+async def drop(database: LiveDatabase) -> None:
+    with closing(sqlite3.connect(database.path)) as connection:
+        connection.execute("DROP TABLE circuits")
+
+
+@pytest.mark.parametrize("trouble", [close, drop])
+async def test_a_database_that_fails_in_use_is_a_store_that_is_down(
+    breaker_in_sqlite: Breaker, database: LiveDatabase, clock: ManualClock, trouble: Trouble, caplog: Log
+) -> None:
+    breaker = breaker_in_sqlite
+    await open_circuit(breaker)
+    clock.advance(30.0)
+    probe = await breaker.permit()
+    await trouble(database)
+    await probe.succeeded()
+    assert (await breaker.report()).state == "closed"
+    await open_circuit(breaker)
+    await refused(breaker)
+    assert "is kept by this process alone" in caplog.text
+
+
+@pytest.mark.parametrize("trouble", [close, drop])
+async def test_a_probe_given_back_to_a_store_that_is_down_is_no_error(
+    breaker_in_sqlite: Breaker, database: LiveDatabase, clock: ManualClock, trouble: Trouble
+) -> None:
+    await open_circuit(breaker_in_sqlite)
+    clock.advance(30.0)
+    probe = await breaker_in_sqlite.permit()
+    await trouble(database)
+    await probe.released()
+
+
+async def test_a_database_that_cannot_be_opened_is_a_store_that_is_down(
+    tmp_path: Path, file: Path, clock: ManualClock, caplog: Log
+) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    for path, problem in ((tmp_path / "none" / "live.db", "its folder does not exist"), (file, "schema version 99")):
+        database = LiveDatabase(path, clock=clock)
+        breaker = Breaker("api", SqliteCircuits(database), clock=clock)
+        await open_circuit(breaker)
+        await refused(breaker)
+        assert problem in caplog.text
+        await database.close()
+
+
+async def test_a_process_that_hangs_in_a_transaction_holds_nobody_up_for_long(
+    file: Path, database: LiveDatabase, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.store.live.LIVE_BUSY_TIMEOUT", 0.02)
+    breaker = Breaker("api", SqliteCircuits(database), clock=clock)
+    await breaker.report()
+    with closing(sqlite3.connect(file, isolation_level=None)) as stuck:
+        stuck.execute("BEGIN IMMEDIATE")
+        await open_circuit(breaker)
+    assert (await breaker.report()).state == "open"
+
+
+Damage = Callable[[Path], None]
+
+
+def _garbage(file: Path) -> None:
+    file.write_bytes(b"garbage" * 2000)
+
+
+def _bad_page(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[4096:8192] = b"\xff" * 4096
+    file.write_bytes(data)
+
+
+def _half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize("damage", [_garbage, _bad_page, _half])
+async def test_a_damaged_file_is_replaced_when_it_is_opened(file: Path, clock: ManualClock, damage: Damage) -> None:
+    first = LiveDatabase(file, clock=clock)
+    await open_circuit(Breaker("api", SqliteCircuits(first), clock=clock))
+    await first.close()
+    damage(file)
+    database = LiveDatabase(file, clock=clock)
+    circuits = SqliteCircuits(database)
+    assert await circuits.read_all() == []
+    await open_circuit(Breaker("api", circuits, clock=clock))
+    await database.close()
+    again = LiveDatabase(file, clock=clock)
+    assert [report.state for report in await SqliteCircuits(again).read_all()] == ["open"]
+    await again.close()
