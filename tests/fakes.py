@@ -83,7 +83,8 @@ def document_of(*blocks: str | tuple[BlockKind, str], title: str = "A made-up do
     """A document of these blocks; a bare string is a paragraph."""
     text, placed = "", list[Block]()
     for block in blocks:
-        kind, part = ("paragraph", block) if isinstance(block, str) else block
+        kind: BlockKind = "paragraph" if isinstance(block, str) else block[0]
+        part = block if isinstance(block, str) else block[1]
         text += "\n\n" if text else ""
         level = 1 if kind == "heading" else 0
         placed.append(Block(start=len(text), end=len(text) + len(part), kind=kind, level=level))

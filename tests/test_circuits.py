@@ -243,7 +243,10 @@ async def test_of_four_processes_with_thirteen_callers_each_one_caller_is_let_th
     for process in processes:
         assert process.stdout is not None
         assert await process.stdout.readline() == b"ready\n"
-    admitted = [int((await process.communicate(b"go\n"))[0]) for process in processes]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+    admitted = [int((await process.communicate())[0]) for process in processes]
     assert sum(admitted) == 1
 
 

@@ -111,7 +111,7 @@ def test_every_import_is_a_declared_dependency() -> None:
 
 def imports(file: Path) -> set[str]:
     """The top-level names of what a file imports, wherever in it."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
             found.update(alias.name.partition(".")[0] for alias in node.names)

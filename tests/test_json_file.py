@@ -529,7 +529,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(
     name: str, saver: JsonFileSaver, tmp_path: Path
 ) -> None:
     damage, problem = DAMAGES[name]
-    old, good, bad = put(saver, n=0), put(saver, n=1), put(saver, n=2, value="marker")
+    old, good, bad = put(saver, n=0), put(saver, n=1, large="x" * LARGE), put(saver, n=2, value="marker")
     put(saver, "other", n=3)
     file = file_of(tmp_path, bad)
     damage(file)
@@ -548,11 +548,11 @@ def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(
         saver.copy_thread("t", "copy")
     saver.delete_for_runs(["r"])
     assert [each.checkpoint["id"] for each in saver.list(at(), before=at(checkpoint_id=bad))] == [good, old]
-    assert values(saver, checkpoint_id=good) == {"n": 1}
+    assert values(saver, checkpoint_id=good) == {"n": 1, "large": "x" * LARGE}
     assert values(saver, "other") == {"n": 3}
     assert sorted(path.name for path in (tmp_path / "threads").iterdir()) == ["other", "t"]
     file.rename(tmp_path / "away")
-    assert values(saver) == {"n": 1}
+    assert values(saver) == {"n": 1, "large": "x" * LARGE}
     assert ids(saver) == [good, old]
 
 
@@ -610,6 +610,37 @@ def test_a_folder_copied_by_hand_is_not_taken_for_another_thread(saver: JsonFile
 
 
 # sudden death
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_we_return(
+    saver: JsonFileSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, Path]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        done.append(("synced", Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    def noted_replace(old: Path, new: Path) -> None:
+        replace(old, new)
+        done.append(("named", new))
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    stored = put(saver, large="x" * LARGE)
+    folder = tmp_path / "threads" / "t"
+    (value,) = (folder / "values").iterdir()
+    assert [each for each in done if each[1] != folder and each[1] != folder.parent] == [
+        ("synced", folder / ".new"),
+        ("named", value),
+        ("synced", folder / "values"),
+        ("synced", folder / ".new"),
+        ("named", file_of(tmp_path, stored)),
+        ("synced", folder / "checkpoints"),
+    ]
+    assert {("synced", folder), ("synced", folder.parent)} <= set(done)  # for the folders that are new
+
 
 KILLED = """
     import itertools, os, random, signal, sys, time

@@ -13,6 +13,7 @@ from langchain_openai import ChatOpenAI
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import SecretStr
 
 from tests.fakes import ScriptedChat
 from tests.servers.openai import CUT, HANGS, OpenAIServer, Reply, fails, garbage, says
@@ -28,6 +29,7 @@ from tidegate.errors import (
 )
 from tidegate.resilience.breaker import Breaker
 from tidegate.resilience.circuits import MemoryCircuits
+from tidegate.services import models
 from tidegate.services.chat import Bill, Chat
 from tidegate.services.models import open_chat
 from tidegate.settings import SummarySettings
@@ -146,7 +148,7 @@ async def test_an_account_without_credit_is_no_pause(server: OpenAIServer) -> No
         (fails(404, code="model_not_found"), "check that openai:gpt-test exists"),
         (says("", finish="content_filter"), "withheld"),
         (Reply(refusal="I would rather not."), "withheld"),
-        (says("", finish="length"), "max_tokens"),
+        (says("", finish="length"), "cut off"),
     ],
 )
 async def test_what_will_never_succeed_is_asked_once_and_the_circuit_stays_closed(
@@ -314,3 +316,24 @@ def test_a_wrong_option_is_named_and_the_key_is_not() -> None:
 def test_retries_of_the_models_own_cannot_be_asked_for() -> None:
     with pytest.raises(SettingsError, match=r"summary\.attempts"):
         chat_with("openai:gpt-test", options={"api_key": "x", "max_retries": 2})
+
+
+def test_each_provider_is_given_its_timeout_and_no_retries() -> None:
+    settings = SummarySettings(attempt_timeout=7.0, chunk_tokens=1000, options={"temperature": 0.5})
+    for provider in ("openai", "anthropic", "mistralai"):
+        given = models._arguments(provider, settings)
+        assert (given["timeout"], given["max_retries"], given["temperature"]) == (7.0, 0, 0.5)
+    ollama = models._arguments("ollama", settings)
+    assert ollama["client_kwargs"]["timeout"] == 7.0
+    assert ollama["num_ctx"] > settings.chunk_tokens  # Ollama cuts what does not fit, and says nothing
+    assert models._arguments("ollama", SummarySettings(options={"num_ctx": 9}))["num_ctx"] == 9
+
+
+def test_a_key_that_anthropic_would_miss_only_when_asked_is_missed_at_once() -> None:
+    class Keyless(ScriptedChat):
+        anthropic_api_key: SecretStr = SecretStr("")
+
+    model = Keyless(answer=str)
+    assert not models._has_key(model, SummarySettings())
+    assert models._has_key(model, SummarySettings(options={"default_headers": {"Authorization": "Bearer x"}}))
+    assert models._has_key(Keyless(answer=str, anthropic_api_key=SecretStr("k")), SummarySettings())

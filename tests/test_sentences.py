@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - quotation marks are meant
 from __future__ import annotations
 
 import time

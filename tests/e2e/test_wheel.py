@@ -97,11 +97,11 @@ def test_the_command_runs_outside_of_the_checkout(installed: Path, tmp_path: Pat
 
 
 FLAT_PROJECT = {
-    "nodes.py": '''
+    "nodes.py": """
 def headline(state):
     return {"headline": state["result"]["title"].upper()}
-''',
-    "graph.py": '''
+""",
+    "graph.py": """
 import sys
 from typing import TypedDict
 
@@ -130,7 +130,7 @@ def build(pipeline):
 if __name__ == "__main__":
     with Pipeline.open_sync() as pipeline:
         print(build(pipeline).invoke({"document": sys.argv[1]})["headline"])
-''',
+""",
 }
 """The layout that LangGraph's own templates have: it would break if tidegate installed a module `graph` or `nodes`."""
 

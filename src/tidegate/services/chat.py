@@ -105,7 +105,7 @@ class Chat:
                 self._guard.name, f"{self.model} withheld the answer; it or its provider declined the content"
             )
         if finish in _CUT_OFF:
-            problem = f"{self.model} was cut off before it said anything usable; raise max_tokens in summary.options"
+            problem = f"{self.model} was cut off before it said anything usable; let it say more in summary.options"
             return Permanent(self._guard.name, problem)
         return Transient(self._guard.name, f"{self.model} gave an unusable answer")
 

@@ -102,7 +102,7 @@ def _built(provider: str, name: str, settings: SummarySettings) -> BaseChatModel
         raise SettingsError(f"{model} cannot be built ({type(error).__name__}); {_key(provider)}") from error
     if not isinstance(built, BaseChatModel):
         raise SettingsError(f"{model}: summary.options must not make it configurable at run time")
-    if provider == "anthropic" and not _has_key(built):
+    if provider == "anthropic" and not _has_key(built, settings):
         raise SettingsError(f"{model} has no API key; {_key(provider)}")
     return built
 
@@ -111,10 +111,10 @@ def _key(provider: str) -> str:
     return f"set {_KEYS.get(provider, 'the API key of the provider')}, or check summary.options"
 
 
-def _has_key(model: BaseChatModel) -> bool:
-    """Say whether Anthropic's model found its key: it does not ask before the first request."""
+def _has_key(model: BaseChatModel, settings: SummarySettings) -> bool:
+    """Say whether Anthropic's model has a key, or headers in its place: it does not ask before the first request."""
     key = getattr(model, "anthropic_api_key", None)
-    return key is None or bool(key.get_secret_value()) or bool(getattr(model, "default_headers", None))
+    return key is None or bool(key.get_secret_value()) or bool(settings.options.get("default_headers"))
 
 
 def _arguments(provider: str, settings: SummarySettings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Events on the span that is current: what the guard and the breaker did inside it."""
+"""What the span that is current should tell: retries, circuits, and where a gate sent the thread."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def circuit_changed(name: str, from_: str, to: str, reason: str | None) -> None:
     trace.get_current_span().add_event(
         names.CIRCUIT_CHANGED, change if reason is None else {**change, names.CIRCUIT_REASON: reason}
     )
+
+
+def routed(to: str, reason: str) -> None:
+    """Record on a gate's span the step that comes next, and why, in the gate's own words."""
+    trace.get_current_span().set_attributes({names.ROUTE: to, names.ROUTE_REASON: reason})

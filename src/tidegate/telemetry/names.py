@@ -41,7 +41,6 @@ SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 SESSION_ID: Final = "session.id"
 URL_FULL: Final = "url.full"
-URL_TEMPLATE: Final = "url.template"
 OPENINFERENCE_KIND: Final = "openinference.span.kind"
 
 # attributes of our own

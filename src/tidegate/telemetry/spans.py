@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import Token
 from types import TracebackType
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
@@ -23,8 +23,6 @@ _Value = TypeVar("_Value")
 
 _tracer = trace.get_tracer(names.SCOPE)  # a proxy, until the host sets a tracer provider
 _INSIDE = context.create_key("tidegate-inside")
-# The key that OpenTelemetry's HTTP instrumentations look for. It has no public name.
-_SUPPRESS_HTTP = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
 _HTTP_ERROR = 400
 _PORTS = {"http": 80, "https": 443}
 
@@ -106,40 +104,12 @@ class Run(Operation):
         self._span.set_attribute(names.OUTCOME, status)
         self._labels[names.OUTCOME] = status
 
-    async def over(self, items: AsyncGenerator[_Value, None]) -> AsyncGenerator[_Value, None]:
-        """Pass on what `items` yields, with the span current only while it is awaited; then close it and end the span.
-
-        Instead of `with`, for a stream. A consumer that stops early ends the span without an error.
-        """
-        try:
-            while True:
-                token = context.attach(self._context)
-                try:
-                    item = await anext(items)
-                except StopAsyncIteration:
-                    return
-                finally:
-                    context.detach(token)
-                yield item
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self.failed(error)
-            raise
-        finally:
-            with self:
-                await items.aclose()
-
 
 class Node(Operation):
     """One task of one node."""
 
     __slots__ = ()
     duration = metrics.node_duration
-
-    def route(self, to: str, reason: str) -> None:
-        """Record where a gate sends the thread, and why."""
-        self._span.set_attributes({names.ROUTE: to, names.ROUTE_REASON: reason})
 
     def failed(self, error: BaseException | str) -> None:
         """Mark the task as failed, or as interrupted if LangGraph's own control flow ended it."""
@@ -149,14 +119,10 @@ class Node(Operation):
 
 
 class HttpCall(Operation):
-    """One HTTP request. Instrumentations of HTTP clients are silent inside it, so that it is not recorded twice."""
+    """One HTTP request."""
 
     __slots__ = ()
     kind = SpanKind.CLIENT
-
-    def __enter__(self) -> Self:
-        self._context = context.set_value(_SUPPRESS_HTTP, True, self._context)
-        return super().__enter__()
 
     def status(self, code: int) -> None:
         """Record the status of the answer; 400 and above is an error of that number."""
@@ -221,13 +187,12 @@ def node(name: str, *, attempt: int = 1, task_id: str | None = None, parent: str
     return Node(f"{names.NODE} {name}", attributes, labels={names.NODE_NAME: name}, parent=_parent(parent))
 
 
-def http_call(method: str, url: str, *, attempt: int, template: str | None = None) -> HttpCall:
+def http_call(method: str, url: str, *, attempt: int) -> HttpCall:
     """Open the span of one request; `attempt` counts from 1.
 
-    Query and credentials are left out of the address. Where text of the document was filled into `url`, pass the
-    address before that as `template`: it is recorded instead.
+    The query and credentials are left out of the address. Its path is not: pass none that holds text of the document.
     """
-    attributes: dict[str, AttributeValue] = {names.HTTP_METHOD: method, **_address(url, template)}
+    attributes: dict[str, AttributeValue] = {names.HTTP_METHOD: method, **_address(url)}
     if attempt > 1:
         attributes[names.HTTP_RESEND_COUNT] = attempt - 1
     return HttpCall(method, attributes)
@@ -262,8 +227,8 @@ def traced(name: str, fn: Callable[_Arguments, Awaitable[_Value]]) -> Callable[_
         task_id, attempt, parent = None, 1, None
         try:
             parent = get_config().get("configurable", {}).get(names.TRACEPARENT)
-            info = get_runtime().execution_info
-        except RuntimeError:  # called by hand, outside a graph
+            info = getattr(get_runtime(), "execution_info", None)
+        except (RuntimeError, KeyError):  # called by hand or as a plain runnable, outside of a graph
             info = None
         if info is not None:
             task_id, attempt = info.task_id, info.node_attempt
@@ -285,19 +250,14 @@ def _parent(parent: str | None) -> Context | None:
     return trace.set_span_in_context(trace.NonRecordingSpan(span))
 
 
-def _address(url: str, template: str | None) -> dict[str, AttributeValue]:
+def _address(url: str) -> dict[str, AttributeValue]:
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme)
-        path = parts.path if template is None else urlsplit(template).path
     except ValueError:  # not an address: the client's error says so better
         return {}
     address: dict[str, AttributeValue] = {
-        names.URL_FULL: f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}",
+        names.URL_FULL: f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
         names.SERVER_ADDRESS: parts.hostname or "",
     }
-    if port is not None:
-        address[names.SERVER_PORT] = port
-    if template is not None:
-        address[names.URL_TEMPLATE] = path
-    return address
+    return address if port is None else {**address, names.SERVER_PORT: port}

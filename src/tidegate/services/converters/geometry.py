@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 _FOOTNOTE_MARK = re.compile(r"[\d,*†‡§¶\s]{1,8}")
-_BEFORE_MARK = re.compile(r"(?:[^\W\d_]{3}|[.,;:!?)\]\"'”’])\s*$")
+_UNIT = re.compile(r"(?:\d|(?:^|[\s\d/])(?:[cdkmnµ]?m|ft|in|s|x|R))\s*$")
 _COLUMN_LINES = 4
 _COLUMN_DEPTH = 3
 
@@ -29,6 +29,7 @@ class Segment:
 class Line:
     """Segments on one baseline, in cells where wide gaps part them."""
 
+    segments: list[Segment]
     cells: list[str]
     left: float
     right: float
@@ -51,43 +52,79 @@ class _Row:
     segments: list[Segment] = field(default_factory=list)
 
 
-def reading_order(segments: Sequence[Segment], depth: int = 0) -> Iterator[list[Segment]]:
+@dataclass(eq=False, slots=True)
+class _Stretch:
+    """Segments that follow each other on one line without a wide gap, such as a word in italics among others."""
+
+    segments: list[Segment]
+    left: float
+    right: float
+    baseline: float
+    size: float
+    length: int
+
+
+def reading_order(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
     """Yield the regions of a page in the order a person reads them: what spans the columns, then column by column."""
-    gutter = _gutter(segments) if depth < _COLUMN_DEPTH else None
+    for region in _ordered(_stretches(segments), 0):
+        yield [segment for stretch in region for segment in stretch.segments]
+
+
+def _stretches(segments: Sequence[Segment]) -> list[_Stretch]:
+    stretches: list[_Stretch] = []
+    for segment in segments:
+        last = stretches[-1] if stretches else None
+        size = max(segment.size, last.size) if last else 0.0
+        if last and abs(segment.baseline - last.baseline) < 0.55 * size and -0.3 * size < segment.left - last.right < size:
+            last.segments.append(segment)
+            last.right = max(last.right, segment.right)
+            last.length += len(segment.text)
+            if segment.size > last.size:
+                last.baseline, last.size = segment.baseline, segment.size
+        else:
+            new = _Stretch([segment], segment.left, segment.right, segment.baseline, segment.size, len(segment.text))
+            stretches.append(new)
+    return stretches
+
+
+def _ordered(stretches: list[_Stretch], depth: int) -> Iterator[list[_Stretch]]:
+    gutter = _gutter(stretches) if depth < _COLUMN_DEPTH else None
     if gutter is None:
-        yield list(segments)
+        yield stretches
         return
-    spanning: list[Segment] = []
-    left: list[Segment] = []
-    right: list[Segment] = []
-    for segment in sorted(segments, key=lambda segment: -segment.baseline):
-        if segment.right <= gutter or segment.left >= gutter:
+    spanning: list[_Stretch] = []
+    left: list[_Stretch] = []
+    right: list[_Stretch] = []
+    for stretch in sorted(stretches, key=lambda stretch: -stretch.baseline):
+        if stretch.right <= gutter or stretch.left >= gutter:
             if spanning:
                 yield spanning
                 spanning = []
-            (left if segment.right <= gutter else right).append(segment)
+            (left if stretch.right <= gutter else right).append(stretch)
         else:
             for column in (left, right):
                 if column:
-                    yield from reading_order(column, depth + 1)
+                    yield from _ordered(column, depth + 1)
             left, right = [], []
-            spanning.append(segment)
-    for column in (spanning, left, right):
+            spanning.append(stretch)
+    if spanning:
+        yield spanning
+    for column in (left, right):
         if column:
-            yield from reading_order(column, depth + 1)
+            yield from _ordered(column, depth + 1)
 
 
-def _gutter(segments: Sequence[Segment]) -> float | None:
+def _gutter(stretches: list[_Stretch]) -> float | None:
     """Find the x that fewest lines cross, if what stands left and right of it are columns of text, not of a table."""
-    if len(segments) < 2 * _COLUMN_LINES:
+    if len(stretches) < 2 * _COLUMN_LINES:
         return None
-    size = median(segment.size for segment in segments)
-    start, end = min(segment.left for segment in segments), max(segment.right for segment in segments)
+    size = median(stretch.size for stretch in stretches)
+    start, end = min(stretch.left for stretch in stretches), max(stretch.right for stretch in stretches)
     step = max(size / 2, (end - start) / 500, 0.1)
     crossings = [0] * (int((end - start) / step) + 2)
-    for segment in segments:
-        crossings[int((segment.left - start) / step)] += 1
-        crossings[int((segment.right - start) / step) + 1] -= 1
+    for stretch in stretches:
+        crossings[int((stretch.left - start) / step)] += 1
+        crossings[int((stretch.right - start) / step) + 1] -= 1
     count = 0
     for place, change in enumerate(crossings):
         count += change
@@ -99,8 +136,8 @@ def _gutter(segments: Sequence[Segment]) -> float | None:
     gaps = _runs([place for place in inner if crossings[place] == fewest])
     widest = max(gaps, key=len)
     gutter = start + (widest[0] + widest[-1] + 1) / 2 * step
-    left = [segment for segment in segments if segment.right <= gutter]
-    right = [segment for segment in segments if segment.left >= gutter]
+    left = [stretch for stretch in stretches if stretch.right <= gutter]
+    right = [stretch for stretch in stretches if stretch.left >= gutter]
     return gutter if _is_column(left, right) and _is_column(right, left) else None
 
 
@@ -114,15 +151,16 @@ def _runs(places: list[int]) -> list[list[int]]:
     return runs
 
 
-def _is_column(segments: list[Segment], others: list[Segment]) -> bool:
+def _is_column(stretches: list[_Stretch], others: list[_Stretch]) -> bool:
     """Whether these are lines of text, side by side with the others: most of them fill their width, as cells do not."""
-    if len(segments) < _COLUMN_LINES or len(others) < _COLUMN_LINES:
+    if len(stretches) < _COLUMN_LINES or len(others) < _COLUMN_LINES:
         return False
     top, bottom = max(other.baseline for other in others), min(other.baseline for other in others)
-    beside = [segment for segment in segments if bottom <= segment.baseline <= top]
-    width = max(segment.right for segment in segments) - min(segment.left for segment in segments)
-    filled = median(segment.right - segment.left for segment in segments)
-    return len(beside) >= _COLUMN_LINES and filled >= 0.5 * width and width >= 8 * segments[0].size
+    beside = [stretch for stretch in stretches if bottom <= stretch.baseline <= top]
+    width = max(stretch.right for stretch in stretches) - min(stretch.left for stretch in stretches)
+    full = sum(stretch.length for stretch in stretches if stretch.right - stretch.left > 0.5 * width)
+    most = full >= 0.6 * sum(stretch.length for stretch in stretches)
+    return len(beside) >= _COLUMN_LINES and most and width >= 8 * stretches[0].size
 
 
 def lines(segments: Sequence[Segment]) -> list[Line]:
@@ -130,13 +168,20 @@ def lines(segments: Sequence[Segment]) -> list[Line]:
     rows: list[_Row] = []
     for segment in sorted(segments, key=lambda segment: -segment.baseline):
         row = rows[-1] if rows else None
-        if row and abs(row.baseline - segment.baseline) < 0.5 * max(row.size, segment.size):
+        if row and abs(row.baseline - segment.baseline) < _reach(row, segment):
             row.segments.append(segment)
             if segment.size > row.size:
                 row.baseline, row.size = segment.baseline, segment.size
         else:
             rows.append(_Row(segment.baseline, segment.size, [segment]))
     return [_line(row) for row in rows]
+
+
+def _reach(row: _Row, segment: Segment) -> float:
+    """How far apart the baselines of one line may be: a footnote mark is raised by up to half its text's height."""
+    smaller, size = (segment, row.size) if segment.size < row.size else (row.segments[-1], segment.size)
+    raised = smaller.size < 0.8 * size and _FOOTNOTE_MARK.fullmatch(smaller.text)
+    return 0.55 * size if raised else 0.25 * (row.size + segment.size)
 
 
 def _line(row: _Row) -> Line:
@@ -148,18 +193,20 @@ def _line(row: _Row) -> Line:
         if part.text == before.text and abs(part.left - before.left) < 0.3 * part.size:
             continue  # printed twice to look bold
         raised = part.size < 0.85 * row.size and part.baseline > row.baseline + 0.1 * row.size
-        if raised and _FOOTNOTE_MARK.fullmatch(part.text) and _BEFORE_MARK.search(cells[-1][-8:]):
+        if raised and _FOOTNOTE_MARK.fullmatch(part.text) and not _UNIT.search(cells[-1][-8:]):
             before.right = max(before.right, part.right)  # it would be read as part of the word
             continue
         gap = part.left - before.right
         if gap > 2 * row.size:
             cells.append(part.text)
         else:
-            space = " " if gap > 0.15 * row.size and not cells[-1].endswith(" ") else ""
+            marked = len(shown) == 1 and before.size < 0.85 * row.size and _FOOTNOTE_MARK.fullmatch(before.text)
+            space = " " if (marked or gap > 0.15 * row.size) and not cells[-1].endswith(" ") else ""
             cells[-1] += space + part.text
         shown.append(part)
     weighty = max(shown, key=lambda part: len(part.text))
     return Line(
+        segments=row.segments,
         cells=[cell.strip() for cell in cells],
         left=shown[0].left,
         right=max(part.right for part in shown),

@@ -10,7 +10,10 @@ SOFT_HYPHEN = "\ue0cd"
 
 _REFERENCES = re.compile(r"(?:\[\w{1,4}\]|[\"'”’»)\]]|\s)+$")
 _CONTINUES = re.compile(r"(?:[\"'“‘(]?[a-zß-öø-ÿ]|\[\w{1,4}\]|[(,;:.!?)\]%])")
-_MARKER = re.compile(r"(?P<bullet>[•◦▪▸►●○■□‣⁃·*+–—-])\s+(?=\S)|\(?(?P<count>\d{1,3}|[a-z]|[ivx]{1,5})[.)]\s+(?=\S)")
+_MARKER = re.compile(
+    r"(?P<bullet>[•◦▪▸►●○■□‣⁃·*+–—-])\s+(?=\S)|\(?(?P<count>\d{1,3}|[a-z]|[ivx]{1,5})[.)]\s+(?=\S)"
+    r"|\d{1,2}(?:\.\d{1,2}){1,3}[:)]\s+(?=\S)"
+)
 _NUMBERED_TITLE = re.compile(
     r"(?:(?:chapter|part|section|item|note|article|appendix|annex|schedule)\s+)?"
     r"(?:\d{1,3}(?:\.\d{1,3}){0,4}[a-z]?|[ivxlc]{1,6}|[a-z])[.:)]?\s+",
@@ -54,7 +57,7 @@ def breaks_off(text: str) -> bool:
 
 
 def marker(text: str) -> re.Match[str] | None:
-    """Match what a list item begins with: a bullet, `1.`, `(a)`, `iv)`."""
+    """Match what a list item begins with: a bullet, `1.`, `(a)`, `iv)`, `2.3:`."""
     return _MARKER.match(text)
 
 
@@ -66,7 +69,9 @@ def unmarked(text: str) -> str:
 
 def ordinals(found: re.Match[str]) -> set[int]:
     """Return the places in a list that a marker can stand for: `i)` is the first by Roman count, the ninth by letter."""
-    count = found["count"] or ""
+    count = found["count"]
+    if not count:
+        return set()
     if count.isdigit():
         return {int(count)}
     places = {ord(count) - ord("a") + 1} if len(count) == 1 else set[int]()

@@ -56,9 +56,9 @@ def assemble(found: Converted, *, data: bytes, source: str, media_type: str, max
         text = _tidied(piece)
         if not text:
             continue
-        if piece.page and (not turns or turns[-1][1] != piece.page):
-            turns.append((position, piece.page))
-        turns += ((position + offset, number) for offset, number in piece.turns)
+        for offset, number in ((0, piece.page), *piece.turns):
+            if number > (turns[-1][1] if turns else 0):
+                turns.append((position + offset, number))
         texts.append(text)
         blocks.append(Block(start=position, end=position + len(text), kind=piece.kind, level=piece.level))
         position += len(text) + 2

@@ -224,7 +224,7 @@ def _starts_item(line: str, item: str, group: _Group | None, width: int) -> bool
         return fresh or group is None or group.kind == "item" or not _is_full(last, line, width)
     before = marker(item)
     expected = {1, *(number + 1 for number in ordinals(before))} if before else {1}
-    return not last or bool(ordinals(found) & expected) or (fresh and found["count"].isdigit())
+    return not last or bool(ordinals(found) & expected) or (fresh and found[0][:1].isdigit())
 
 
 def _insertion(lines: list[str], index: int, group: _Group, widths: list[int]) -> int:

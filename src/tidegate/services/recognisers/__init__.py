@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_recogniser(kind: Literal["auto", "spacy", "rules"] = "auto") -> SpacyRecogniser | RulesRecogniser:
-    """Return the recogniser that is asked for; `auto` is spaCy where it is installed and its model is sound, else rules.
+    """Return the recogniser asked for; `auto` is spaCy where it is installed and its model is sound, else rules.
 
     Reads the model's 15 MB from disk to check them, and imports nothing of spaCy yet.
 

@@ -14,7 +14,7 @@ from tidegate.services.recognisers.names import words
 _Owner = TypeVar("_Owner")
 
 _ALIAS: Final = re.compile(
-    r",?[ \u00a0]\((?:[^()\n]{0,30}[ ,])?(?:the )?(?P<quote>[\"\u201c\u2018'])?(?:the )?"
+    r",? \((?:[^()\n]{0,30}[ ,])?(?:the )?(?P<quote>[\"\u201c\u2018'])?(?:the )?"
     r"(?P<alias>[^\W\d_][\w&.-]*(?: [A-Z][\w&-]*){0,2}?),?[\"\u201d\u2019']?(?:\)| or [\"\u201c\u2018'])"
 )
 
@@ -24,17 +24,19 @@ def find_aliases(owners: Iterable[tuple[Name, _Owner]], text: str, common: froze
 
     In quotes any name counts, without them the first letters of the name only. What is given to two things is left out.
     """
+    longest: dict[int, tuple[int, Name, _Owner]] = {}
+    for name, owner in owners:
+        for start, end in name.spans:
+            if end not in longest or start < longest[end][0]:
+                longest[end] = start, name, owner
     found: dict[str, _Owner] = {}
     twice: set[str] = set()
-    for name, owner in owners:
-        for _, end in sorted(name.spans):
-            match = _ALIAS.match(text, end, end + 100)
-            if match is None or not _is_alias(
-                match["alias"], name.text, quoted=match["quote"] is not None, common=common
-            ):
-                continue
-            if found.setdefault(match["alias"], owner) is not owner:
-                twice.add(match["alias"])
+    for end, (_, name, owner) in sorted(longest.items(), key=lambda item: item[0]):
+        match = _ALIAS.match(text, end, end + 100)
+        if match is None or not _is_alias(match["alias"], name.text, quoted=match["quote"] is not None, common=common):
+            continue
+        if found.setdefault(match["alias"], owner) is not owner:
+            twice.add(match["alias"])
     return {alias: owner for alias, owner in found.items() if alias not in twice}
 
 

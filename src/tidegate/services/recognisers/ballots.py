@@ -25,7 +25,7 @@ _KINDS: Final[tuple[Kind, ...]] = ("OTHER", "ORG", "LOC", "PERSON")
 
 @dataclass(slots=True)
 class Ballot:
-    """What speaks for each kind that one name could be. `spans` are its mentions so far, by their place in the document."""
+    """What speaks for each kind that one name could be. `spans` are its mentions so far, in the document."""
 
     name: str
     votes: Counter[Kind] = field(default_factory=Counter)
@@ -109,7 +109,11 @@ class Ballots:
         return [self._name(ballot, type_, people) for ballot in ordered if (type_ := types[ballot.name]) is not None]
 
     def _name(self, ballot: Ballot, type_: EntityType, people: set[str]) -> Name:
-        proven = ballot.name.isupper() or plain(ballot.name) in people or ballot.clues.get(type_, 0.0) >= FAINT
+        proven = (
+            ballot.name.isupper()
+            or plain(ballot.name) in people
+            or (type_ in ballot.clues and ballot.clues[type_] >= FAINT)
+        )
         return Name(ballot.name, type_, frozenset(ballot.spans), unproven=not proven, inverted=ballot.inverted)
 
     def _decide(self, ballot: Ballot, supported: bool) -> EntityType | None:
@@ -139,15 +143,14 @@ class Ballots:
         parts = [part for part in words(ballot.name) if part not in lexicon.FUNCTION]
         if len(parts) == 1:
             abstract = not ballot.clues and _ABSTRACT.search(parts[0]) is not None
-            return abstract or parts[0] in lexicon.NEVER_ALONE or is_common(parts[0], self._common)
-        known = lexicon.NEVER_ALONE | lexicon.PEOPLES
-        return (
-            all(part in known or is_common(part, self._common) for part in parts)
-            and ballot.clues.get("ORG", 0.0) < LIKELY
-        )
+            last = parts[0].rpartition("-")[2]
+            return abstract or last in lexicon.NEVER_ALONE or is_common(parts[0], self._common)
+        known = lexicon.NEVER_ALONE | lexicon.PEOPLES | lexicon.ORGANISATIONS
+        shown = max(ballot.clues.get("ORG", 0.0), ballot.clues.get("LOC", 0.0)) >= LIKELY
+        return not shown and all(part in known or is_common(part, self._common) for part in parts)
 
     def _is_name(self, ballot: Ballot) -> bool:
-        """Say whether an undecided phrase is a name at all: more than the first word of a sentence, or written twice."""
+        """Say whether an undecided phrase is a name at all: no mere first word of a sentence, or one written twice."""
         return "OTHER" not in ballot.clues and ballot.inside > 0 and (" " in ballot.name or len(ballot.spans) > 1)
 
 
@@ -164,7 +167,8 @@ def _unsupported(kind: Kind, ballot: Ballot) -> float:
         return 0.0 if ballot.name.isupper() else 0.4
     if kind == "LOC":
         return 0.28
-    return 1.0 if ballot.inside else 0.28
+    initials = ballot.name.isupper() and len(ballot.name) < 4 and len(ballot.spans) == 1
+    return 1.0 if ballot.inside and not initials else 0.28
 
 
 def common_words(text: str) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -15,11 +16,10 @@ _OFFICES: Final = (lexicon.RANKS | lexicon.ROLES) - frozenset(
     {"general", "major", "justice", "king", "vice", "father", "head"}
 )
 _LONGEST_RUN: Final = 12
-_SPACES: Final = (" ", "\u00a0")
 
 
 class Phrase(NamedTuple):
-    """A phrase that may be a name, `text[start:end]` of the passage. `opens`: only its place makes its first word big."""
+    """A phrase that may be a name, `text[start:end]` of the passage. `opens`: it begins a sentence."""
 
     start: int
     end: int
@@ -43,10 +43,16 @@ def phrases(passage: Passage) -> Iterator[Phrase]:
             position += 1
             continue
         last = _run(text, found, position)
-        person = found[position].plain in _OFFICES and found[last].plain not in _HEADS
+        person = _has_office(found[position : last + 1])
         for span in tidy(text, found[position].start, found[last].end, person=person):
             yield Phrase(*span, opens=span[0] == found[position].start and _opens_sentence(text, span[0]))
         position = last + 1
+
+
+def _has_office(run: list[_Word]) -> bool:
+    """Say whether the phrase is a person's office and name: `French President Emmanuel Macron`."""
+    titles = list(itertools.takewhile(lambda word: word.plain in _OFFICES | lexicon.PEOPLES, run))
+    return len(titles) < len(run) and any(word.plain in _OFFICES for word in titles) and run[-1].plain not in _HEADS
 
 
 def _run(text: str, found: list[_Word], first: int) -> int:
@@ -55,13 +61,9 @@ def _run(text: str, found: list[_Word], first: int) -> int:
     while last + 1 < len(found) and last - first < _LONGEST_RUN:
         following = found[last + 1]
         gap = text[found[last].end : following.start]
-        if (
-            gap in (", ", ",\u00a0")
-            and following.plain in lexicon.CORPORATE | lexicon.GENERATIONS
-            and following.text[0].isupper()
-        ):
+        if gap == ", " and following.plain in lexicon.CORPORATE | lexicon.GENERATIONS and following.text[0].isupper():
             last += 1
-        elif gap not in _SPACES:
+        elif gap != " ":
             break
         elif is_capitalised(following.text):
             last += 1
@@ -78,13 +80,13 @@ def _bridge(text: str, found: list[_Word], first: int, last: int) -> int:
     small: list[str] = []
     index = last + 1
     while index < len(found) and len(small) < 3 and (found[index].plain in _SMALL or found[index].text == "&"):
-        if text[found[index - 1].end : found[index].start] not in _SPACES:
+        if text[found[index - 1].end : found[index].start] != " ":
             return 0
         small.append(found[index].plain if found[index].text != "&" else "&")
         index += 1
     if not small or index >= len(found) or not is_capitalised(found[index].text):
         return 0
-    if text[found[index - 1].end : found[index].start] not in _SPACES:
+    if text[found[index - 1].end : found[index].start] != " ":
         return 0
     return index - last if _holds(text, found, first, last, small, index) else 0
 
@@ -97,13 +99,13 @@ def _holds(text: str, found: list[_Word], first: int, last: int, small: list[str
         return left[-1] in _HEADS
     if small in (["for"], ["for", "the"]):
         return any(word in lexicon.ORGANISATIONS for word in left)
-    if small == ["and"] and text.endswith(("the ", "The "), 0, found[first].start):
+    if small == ["and"] and (left[0] == "the" or text.endswith("the ", 0, found[first].start)):
         # "the Securities and Exchange Commission", but not "the Bank and Norwich City"
         end = right
         while (
             end + 1 < len(found)
             and is_capitalised(found[end + 1].text)
-            and text[found[end].end : found[end + 1].start] in _SPACES
+            and text[found[end].end : found[end + 1].start] == " "
         ):
             end += 1
         return end > right and found[end].plain in lexicon.ORGANISATIONS and not any(word in _HEADS for word in left)
@@ -111,5 +113,5 @@ def _holds(text: str, found: list[_Word], first: int, last: int, small: list[str
 
 
 def _opens_sentence(text: str, start: int) -> bool:
-    before = text[max(0, start - 6) : start].rstrip(" \u00a0\"'\u2018\u201c([\u2022-\u2013\u2014*")
+    before = text[max(0, start - 6) : start].rstrip(" \"'\u2018\u201c([\u2022-\u2013\u2014*")
     return not before or before[-1] in ".!?:;\u2026\n|"

@@ -20,29 +20,29 @@ FIRM: Final = 4.5
 LIKELY: Final = 3.0
 FAINT: Final = 1.0
 
-_COURTESY_BEFORE: Final = re.compile(r"(?<!\w)(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Messrs)\.?[ \u00a0]\Z")
+_COURTESY_BEFORE: Final = re.compile(r"(?<!\w)(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Messrs)\.? \Z")
 _SPEAKS: Final = (
     r"(?:said|says|replied|asked|told|answered|wrote|added|explained|recalled|joked|cried|whispered|shouted)(?!\w)"
 )
-_SPEAKER_BEFORE: Final = re.compile(rf"(?<!\w){_SPEAKS}[ \u00a0]\Z")
-_SPEAKER_AFTER: Final = re.compile(rf"[ \u00a0]{_SPEAKS}")
-_BORN_AFTER: Final = re.compile(r"[ \u00a0](?:\((?:born|b\.|n\u00e9e|aged?)(?!\w)|was born(?!\w))")
-_WHO_AFTER: Final = re.compile(r",?[ \u00a0](?:who|whose|whom)(?!\w)|, (?:age )?\d{2},")
-_IN_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|visited|of)[ \u00a0]\Z")
+_SPEAKER_BEFORE: Final = re.compile(rf"(?<!\w){_SPEAKS} \Z")
+_SPEAKER_AFTER: Final = re.compile(rf" {_SPEAKS}")
+_BORN_AFTER: Final = re.compile(r" (?:\((?:born|b\.|n\u00e9e|aged?)(?!\w)|was born(?!\w))")
+_WHO_AFTER: Final = re.compile(r",? (?:who|whose|whom)(?!\w)|, (?:age )?\d{2},")
+_IN_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|visited|of) \Z")
 _LIVES_BEFORE: Final = re.compile(
-    r"(?<!\w)(?:born|birth|raised|brought up|grew up|live|lives|lived|living|resides?|resided|residing|based|headquartered"
-    r"|located|died|moved|emigrated|travelled|traveled|arrived|offices?)[ \u00a0](?:(?:in|at|near|to)[ \u00a0])?\Z"
+    r"(?<!\w)(?:born|birth|raised|grew up|live|lives|lived|living|resides?|resided|based|headquartered|located"
+    r"|died|moved|emigrated|travelled|traveled|arrived|offices?) (?:(?:in|at|near|to) )?\Z"
 )
-_EXPLAINED_BEFORE: Final = re.compile(r"(\w[\w.'\u2019-]*),?[ \u00a0]\((?:the )?[\"\u201c\u2018']?(?:the )?\Z")
+_EXPLAINED_BEFORE: Final = re.compile(r"(\w[\w.'\u2019-]*)(?: of \d{4})?,? \((?:the )?[\"\u201c\u2018']?(?:the )?\Z")
 _EXPLAINED_AFTER: Final = re.compile(r",?[\"\u201d\u2019']?\)")
 _PREFIXES: Final = frozenset(
     {"anti", "co", "ex", "inter", "mid", "multi", "non", "post", "pre", "pro", "re", "self", "sub"}
 )
-_PART_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|of)[ \u00a0]([^\W\d_]\w+),[ \u00a0]\Z")
+_PART_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|of) ([^\W\d_]\w+), \Z")
 _INITIAL: Final = re.compile(
     r"[^\W\d_]\w+(?: [^\W\d_]\.)+ [^\W\d_][\w'\u2019-]+|(?:[^\W\d_]\. ?){1,3} ?[^\W\d_][\w'\u2019-]{2,}"
 )
-_AREA_AFTER: Final = re.compile(r",[ \u00a0]((?:[^\W\d_]\.){2}|[^\W\d_]\w+(?:[ \u00a0][A-Z]\w+)?)")
+_AREA_AFTER: Final = re.compile(r", ((?:[^\W\d_]\.){2}|[^\W\d_]\w+(?: [A-Z]\w+)?)")
 
 
 def own(name: str, common: frozenset[str]) -> Iterator[Clue]:
@@ -79,14 +79,25 @@ def _several(name: str, parts: tuple[str, ...], common: frozenset[str]) -> Itera
         yield "ORG", PROOF
     elif first in lexicon.CLUB_INITIALS:
         yield "ORG", FIRM
-    elif last in lexicon.OTHER or head in lexicon.OTHER or last in lexicon.ROLES:
+    elif last in lexicon.OTHER or head in lexicon.OTHER or _last_part(last) in lexicon.ROLES or _is_numbered(parts):
         yield "OTHER", PROOF if last in lexicon.OTHER else FIRM
     elif head in lexicon.ORGANISATIONS or (first in lexicon.ORGANISATIONS and ("of" in parts or "for" in parts)):
         yield "ORG", FIRM + 1 if telling or head not in lexicon.GENERIC_HEADS else FAINT
+    elif "&" in name or "university" in parts or "college" in parts:
+        yield "ORG", FIRM
     elif head in lexicon.PLACES or (first in lexicon.PLACE_OPENERS and len(parts) < 5):
         yield "LOC", FIRM if telling else FAINT
     elif "of" not in parts and "and" not in parts and standing(name) == "none":
         yield from _person(name, parts)
+
+
+def _last_part(word: str) -> str:
+    return word.rpartition("-")[2]
+
+
+def _is_numbered(parts: tuple[str, ...]) -> bool:
+    """Say whether the phrase is a thing and its sign: `Regulation S-T`."""
+    return len(parts) == 2 and len(parts[1]) <= 3 and parts[0] in lexicon.OTHER
 
 
 def _person(name: str, parts: tuple[str, ...]) -> Iterator[Clue]:
@@ -116,6 +127,8 @@ def beside(text: str, start: int, end: int) -> Iterator[Clue]:
     explained = _EXPLAINED_BEFORE.search(before)
     if explained is not None and _EXPLAINED_AFTER.match(after) and plain(explained[1]) in lexicon.OTHER:
         yield "OTHER", PROOF  # Indian Gaming Regulatory Act ("IGRA")
+    if after[:1] in ("\u2122", "\u00ae"):
+        yield "OTHER", PROOF  # a trade mark
     if _BORN_AFTER.match(after):
         yield "PERSON", FIRM
     if _SPEAKER_BEFORE.search(before) or _SPEAKER_AFTER.match(after) or _WHO_AFTER.match(after):

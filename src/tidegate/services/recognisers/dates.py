@@ -21,10 +21,10 @@ _month = (
 _day = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?!\w)"
 _year = r"(?:1\d|20)\d\d"
 _last = r"(?!\w|[.,/-]\d)"  # what a year at the end is not followed by
-_gap = r"[ \u00a0]{1,2}"
+_gap = " {1,2}"
 _comma = rf"(?:,?{_gap}|,)"
 _of = rf"(?:,?{_gap}(?:of{_gap})?)"
-_dash = r"[ \u00a0]?[-\u2013\u2014][ \u00a0]?"
+_dash = r" ?[-\u2013\u2014] ?"
 _to = rf"(?:{_dash}|{_gap}(?:to|through|until){_gap})"
 
 
@@ -84,7 +84,7 @@ def _years(m: re.Match[str]) -> str | None:
     return f"{start}/{end}" if start < end <= start + (1 if sep == "/" else 50) else None
 
 
-_NUMBERED: Final = re.compile(r"(?:ASU|Nos?\.|Rule|Topic|Update|Form|Note|Item)[ \u00a0]\Z")
+_NUMBERED: Final = re.compile(r"(?:ASU|Nos?\.|Rule|Topic|Update|Form|Note|Item) \Z")
 _Reader = Callable[[re.Match[str]], str | None]
 _FORMS: Final[list[tuple[re.Pattern[str], _Reader]]] = [
     (re.compile(pattern), reader)
@@ -109,21 +109,21 @@ _FORMS: Final[list[tuple[re.Pattern[str], _Reader]]] = [
         (rf"(?P<m>{_month}){_to}(?P<n>{_month}){_comma}(?P<y>{_year}){_last}", _months),
         (rf"(?P<m>{_month}){_of}(?P<y>{_year}){_last}", _date),
         (rf"(?P<part>[QH])(?P<number>[1-4]){_of}(?P<y>{_year}){_last}", _part_of_year),
-        (rf"(?P<y>{_year})[ \u00a0-]?(?P<part>[QH])(?P<number>[1-4])(?!\w)", _part_of_year),
+        (rf"(?P<y>{_year})[ -]?(?P<part>[QH])(?P<number>[1-4])(?!\w)", _part_of_year),
         (
             rf"(?P<number>(?i:first|second|third|fourth)){_gap}(?P<part>quarter|half){_of}(?P<y>{_year}){_last}",
             _part_of_year,
         ),
         (
-            rf"(?P<y>{_year})[ \u00a0]?(?P<sep>[-/\u2013\u2014])[ \u00a0]?(?P<z>{_year}|\d\d)(?!\w|[.,/-]\d|[\u2013\u2014])"
-            r"(?P<season>(?=[ \u00a0](?:season|campaign)))?",
+            rf"(?P<y>{_year}) ?(?P<sep>[-/\u2013\u2014]) ?(?P<z>{_year}|\d\d)(?!\w|[.,/-]\d|[\u2013\u2014])"
+            r"(?P<season>(?= (?:season|campaign)))?",
             _years,
         ),
         (r"(?P<y>(?:1\d|20)\d0)['\u2019]?s(?!\w)", lambda m: f"{m['y']}/{m['y'][:3]}9"),
     )
 ]
 _ANCHOR: Final = re.compile(
-    rf"(?<![\w.,/#$-])(?:\d{{1,4}}(?!\d)|{_month}|[QH][1-4](?!\w)|(?i:first|second|third|fourth)(?=[ \u00a0]))"
+    rf"(?<![\w.,/#$-])(?:\d{{1,4}}(?!\d)|{_month}|[QH][1-4](?!\w)|(?i:first|second|third|fourth)(?= ))"
 )
 
 

@@ -1,134 +1,174 @@
-"""What English says about names: the words that make a capitalised phrase a person, an organisation, a place, or no name."""
+"""What English says of names: the words that make a phrase a person, an organisation, a place, or no name."""
 
 from __future__ import annotations
 
 from typing import Final
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of a text as a set."""
     return frozenset(text.split())
 
 
-COURTESY: Final = _words("mr mrs ms miss mx dr prof professor messrs madam mister")
+COURTESY: Final = word_set("dr madam messrs miss mister mr mrs ms mx prof professor")
 """Titles that anyone may have; they are left out of a name."""
 
-RANKS: Final = _words(
-    """admiral archbishop archduke baron baroness bishop brigadier cardinal captain chancellor colonel commander
-    commodore congressman congresswoman count countess dame duchess duke earl emperor empress father general governor
-    grandmaster judge justice king lady lieutenant lord madame major marquis marshal mayor minister monsieur
-    pope premier president prince princess prophet queen rabbi rear representative reverend saint secretary senator
-    sergeant sheikh sheriff sir sister sultan tsar tsarina vice viscount gen col capt lt sgt maj rev hon sen rep gov"""
+RANKS: Final = word_set(
+    """
+    admiral archbishop archduke baron baroness bishop brigadier capt captain cardinal chancellor col colonel
+    commander commodore congressman congresswoman count countess dame duchess duke earl emperor empress father gen
+    general gov governor grandmaster hon judge justice king lady lieutenant lord lt madame maj major marquis marshal
+    mayor minister monsieur pope premier president prince princess prophet queen rabbi rear rep representative rev
+    reverend saint secretary sen senator sergeant sgt sheikh sheriff sir sister sultan tsar tsarina vice viscount
+    """
 )
-NOBILITY: Final = _words(
-    "archduke baron baroness count countess dame duchess duke earl emperor empress king lady lord madame marquis monsieur "
-    "pope prince princess queen saint sir sultan tsar tsarina viscount"
+NOBILITY: Final = word_set(
+    """
+    archduke baron baroness count countess dame duchess duke earl emperor empress king lady lord madame marquis
+    monsieur pope prince princess queen saint sir sultan tsar tsarina viscount
+    """
 )
 """Ranks that are part of the name they stand before; the others are left out of it."""
 
-GENERATIONS: Final = _words("jr sr ii iii iv esq phd md cpa")
-PARTICLES: Final = _words("de da do dos das del della di du la le les van von der den ten ter el al bin ibn y zu af av")
+GENERATIONS: Final = word_set("cpa esq ii iii iv jr md phd sr")
+PARTICLES: Final = word_set(
+    """
+    af al av bin da das de del della den der di do dos du el ibn la le les ten ter van von y zu
+    """
+)
 
-CORPORATE: Final = _words(
-    "ag as bv co company corp corporation cv gmbh inc incorporated kg kgaa limited llc llp lp ltd nv oy oyj pc plc pllc "
-    "pte pty sa sarl sas se spa srl na afc cf fc fk sc sk"
+CORPORATE: Final = word_set(
+    """
+    afc ag as bv cf co company corp corporation cv fc fk gmbh inc incorporated kg kgaa limited llc llp lp ltd na nv
+    oy oyj pc plc pllc pte pty sa sarl sas sc se sk spa srl
+    """
 )
 """Last words of an organisation's legal name; taken off to compare names."""
-ORGANISATIONS: Final = _words(
-    """academy administration agency airlines airways alliance archive archives army assembly associates association athletic authority
-    bancorp bancorporation bank board books broadcasting brothers bureau business cabinet casino center centre chamber church
-    clinic club coalition college commission committee conference confederation congress consortium consulting council
-    court department directorate division enterprises entertainment exchange faculty federation financial
-    firm force foundation fund gazette government group guild guardian herald hospital hotel industries inn institute
-    institution insurance international investments journal judiciary laboratories laboratory labs league legislature
-    library magazine media ministry mission mirror motors museum navy network news newspaper observer office
-    orchestra organisation organization parliament partners partnership party pharmaceuticals police post press
-    productions publications publishers publishing reserve resort resorts restaurant rovers school securities senate service services sisters
-    society software solutions sport sports studio studios supermarkets syndicate systems taskforce team technologies
-    technology telegraph times tribunal tribune trust union united universities university wanderers weekly works"""
+ORGANISATIONS: Final = word_set(
+    """
+    academy administration agency airlines airways alliance archive archives army assembly associates association
+    athletic authority bancorp bancorporation bank board books broadcasting brothers bureau business cabinet casino
+    center centre chamber church clinic club coalition college colleges commission committee confederation
+    conference congress consortium consulting council court department directorate division enterprises
+    entertainment exchange faculty federation financial firm force foundation fund gazette government group guardian
+    guild herald hospital hospitals hotel industries inn institute institutes institution insurance international
+    investments journal judiciary laboratories laboratory labs league legislature library magazine media ministry
+    mirror mission motors museum navy network news newspaper observer office orchestra organisation organization
+    parliament partners partnership party pharmaceuticals police post press productions publications publishers
+    publishing reserve resort resorts restaurant rovers school senate service services sisters society software
+    solutions sport sports studio studios supermarkets syndicate systems taskforce team technologies technology
+    telegraph times tribunal tribune trust union united universities university wanderers weekly works
+    """
 )
 """Last words of an organisation's name, and first ones before `of` or `for`."""
-GENERIC_HEADS: Final = _words(
-    "administration board business center centre court division exchange force fund government group mission office operations party service services systems team technology works conference network senate"
+GENERIC_HEADS: Final = word_set(
+    """
+    administration board business center centre conference court division exchange force fund government group
+    mission network office operations party senate service services systems team technology works
+    """
 )
 """Those of ORGANISATIONS that are as often no name: they count only behind a word that is nothing else."""
 
-PLACES: Final = _words(
-    """airport archipelago avenue basin bay beach boulevard bridge canal canyon cape castle cathedral cemetery county
-    creek desert district drive falls forest fort glacier glen ground gulf hall harbor harbour heights highway hill hills island
-    islands isle isles lake lane mount mountain mountains ocean palace park pass peak peninsula plateau port prefecture
-    province range reservoir ridge river road sea springs square stadium station strait street suburb summit township
-    tower valley village volcano woods"""
+PLACES: Final = word_set(
+    """
+    airport archipelago avenue basin bay beach boulevard bridge canal canyon cape castle cathedral cemetery county
+    creek desert district drive falls forest fort glacier glen ground gulf hall harbor harbour heights highway hill
+    hills island islands isle isles lake lane mount mountain mountains ocean palace park pass peak peninsula plateau
+    port prefecture province range reservoir ridge river road sea springs square stadium station strait street
+    suburb summit tower township valley village volcano woods
+    """
 )
 """Last words of a place's name."""
-PLACE_OPENERS: Final = _words(
-    "lake mount mt river cape fort ft gulf isle isles bay strait port republic kingdom sea city state straits province county"
+PLACE_OPENERS: Final = word_set(
+    """
+    bay cape city county fort ft gulf isle isles kingdom lake mount mt port province republic river sea state strait
+    straits
+    """
 )
 """First words of a place's name: `Lake Geneva`, `Isle of Man`."""
 
-OTHER: Final = _words(
-    """act acts addendum analysis agreement agreements amendment amendments announcement annex annual appendix article articles
-    asset assets award awards benefit bill bonds borrowings bylaws case cases cause chapter charter circuit clause code complaint
-    compact compacts compliance constitution contract contracts convention covenant covenants coverage cup date day days deadline decree default directive
-    disclosure draft edition election equation expenditure expenditures exhibit exhibits fact facts factor factors fame figure file files figures filing form forms
-    framework game games guarantee guidance guide index information instrument interest interests issue item items judgment law
-    laws lawsuit lease leverage liability license loan loans manual market matter matters memorandum method model motion
-    note notes notice number obligation obligations open option options order orders page part period plan plans
-    policy policies prize procedure procedures proceeding proceedings product products program programme project property
-    proposition provision ratio rate rates record regulation regulations report reports requirement requirements
-    resolution revenue review revolver right rights rule rules schedule section sections settlement share shares standard
-    standards statement statements statute statutes stock stocks story study supplement survey table tables tax taxes term terms
-    theorem title transaction transactions treaty trial trophy update version volume war warrant warrants will championship
-    championships tournament season final finals bowl medal olympics symphony feast diary"""
+OTHER: Final = word_set(
+    """
+    act acts addendum agreement agreements aid amendment amendments analysis annex announcement annual appendix
+    article articles asset assets award awards benefit bill bonds borrowings bowl bylaws case cases cause
+    championship championships chapter charter circuit clause code codification compact compacts complaint
+    compliance consent constitution contract contracts convention covenant covenants coverage cup date day days
+    deadline decree default diary directive disclosure draft edition election equation exhibit exhibits expenditure
+    expenditures fact factor factors facts fame feast figure figures file files filing final finals form forms
+    framework game games guarantee guidance guide index information instrument interest interests issue item items
+    judgement judgment law laws lawsuit lease leverage liability license loan loans manual market matter matters
+    measurement medal memorandum method model motion note notes notice number obligation obligations olympics open
+    operations option options order orders page part period plan plans platform policies policy prize procedure
+    procedures proceeding proceedings product products program programme project property proposition provision rate
+    rates ratio record regulation regulations report reports requirement requirements resolution revenue review
+    revolver right rights rule rules sanction sanctions schedule season section sections settlement share shares
+    standard standards statement statements statute statutes stock stocks story study subpart supplement survey
+    symphony system table tables tax taxes term terms theorem title topic topics tournament transaction transactions
+    treaty trial trophy update version volume war warrant warrants will
+    """
 )
 """Last words of what has a name, but is no person, organisation or place."""
 
-FUNCTION: Final = _words(
-    """a an the this that these those i me my mine we us our ours you your yours he him his she her hers it its they them
-    their theirs who whom whose which what where when why how and or but nor so yet if then else than as at by for from in
-    into of off on onto out over to under up with without within through throughout during before after since until till
-    about above across against along among around behind below beneath beside besides between beyond despite down
-    except inside like near outside past per plus toward towards upon via while because although though unless whereas
-    whether however therefore moreover furthermore nevertheless meanwhile instead otherwise also again always never
-    often sometimes usually once twice here there now today tomorrow yesterday tonight soon later earlier still just
-    only even ever both either neither each every any all some many much more most few fewer less least several
-    such same other another no not none nothing nobody yes please thank thanks is are was were be been being am do does did
-    done have has had having can could may might must shall should will would let see say says said going get got make
-    made given based according due including following regarding concerning pursuant subject total next previous former latter
-    sincerely dear hello hi regards re fw fwd cc bcc attn aka born died replied asked told wrote"""
+FUNCTION: Final = word_set(
+    """
+    a about above according across after again against aka all along also although always am among an and another
+    any are around as asked at attn based bcc be because been before behind being below beneath beside besides
+    between beyond born both but by can cc concerning could dear despite did died do does done down due during each
+    earlier either else even ever every except few fewer following for former from furthermore fw fwd get given
+    going got had has have having he hello her here hers hi him his how however i if in including inside instead
+    into is it its just later latter least less let like made make many may me meanwhile might mine more moreover
+    most much must my near neither never nevertheless next no nobody none nor not nothing now of off often on once
+    only onto or other otherwise our ours out outside over past per please plus previous pursuant re regarding
+    regards replied said same say says see several shall she should since sincerely so some sometimes soon still
+    subject such than thank thanks that the their theirs them then there therefore these they this those though
+    through throughout till to today told tomorrow tonight total toward towards twice under unless until up upon us
+    usually via was we were what when where whereas whether which while who whom whose why will with within without
+    would wrote yes yesterday yet you your yours
+    """
 )
 """Words that begin sentences; taken off both ends of a name."""
-CALENDAR: Final = _words(
-    """january february march april may june july august september october november december jan feb mar apr jun jul aug
-    sept sep oct nov dec monday tuesday wednesday thursday friday saturday sunday mon tue wed thu fri sat sun
-    christmas easter spring summer autumn winter"""
+CALENDAR: Final = word_set(
+    """
+    apr april aug august autumn christmas dec december easter feb february fri friday jan january jul july jun june
+    mar march may mon monday nov november oct october sat saturday sep sept september spring summer sun sunday thu
+    thursday tue tuesday wed wednesday winter
+    """
 )
-LABELS: Final = _words(
-    """abstract acknowledgements acknowledgments appendix article attachment annex bibliography caption chapter column
-    contents copyright details email exhibit fax fig figs figure figures footnote form heading index introduction item
-    items keywords nos note notes overview page pages paragraph paragraphs part pdf pp ppt preface phone references section
-    sections signature signatures step table tables tel telephone url vol www http https html archived retrieved
-    accessed isbn issn doi ibid ed eds et al rev cit op apps gls"""
+LABELS: Final = word_set(
+    """
+    abstract accessed acknowledgements acknowledgments al annex appendix apps archived article attachment
+    bibliography caption chapter cit column contents copyright details doi ed eds email et exhibit fax fig figs
+    figure figures footnote form gls heading html http https ibid index introduction isbn issn item items keywords
+    nos note notes op overview page pages paragraph paragraphs part pdf phone pp ppt preface references retrieved
+    rev section sections signature signatures step table tables tel telephone url vol www
+    """
 )
 """What labels parts of a document; taken off both ends of a name, as the calendar's words are."""
-ROLES: Final = _words(
-    """agent auditor auditors author authors borrower brother buyer ceo cfo chair chairman chairperson chairwoman chief client coach consultant
-    contractor coo counsel cto customer customers daughter defendant defendants defender delegate director directors doctor
-    editor editors employee employees employer executive founder goalkeeper head holder issuer lender lenders manager
-    managers member members midfielder mother officer officers owner participant partner partners party parties plaintiff
-    plaintiffs player players registrant sales seller shareholder shareholders son stockholder stockholders striker svp
-    treasurer trustee uncle aunt user users vendor vendors vp winner writer"""
+ROLES: Final = word_set(
+    """
+    acting agent auditor auditors aunt author authors borrower brother buyer ceo cfo chair chairman chairperson
+    chairwoman chief client coach consultant contractor coo counsel cto customer customers daughter defendant
+    defendants defender delegate deputy director directors doctor editor editors employee employees employer
+    executive founder goalkeeper head holder issuer lender lenders manager managers member members midfielder mother
+    officer officers owner participant parties partner partners party plaintiff plaintiffs player players prime
+    registrant sales seller shareholder shareholders son stockholder stockholders striker svp treasurer trustee
+    uncle user users vendor vendors vp winner writer
+    """
 )
 """What people are; no part of their names."""
 NEVER_ALONE: Final = (
-    _words(
-        """one two three four five six seven eight nine ten eleven twelve hundred thousand million billion first second third
-    fourth fifth sixth last new old north south east west northern southern eastern western central upper lower great
-    discussion conclusion conclusions summary results method methods related source sources title volume website line
-    lines list version board court government state states federal city county street goodwill heavens heaven god gods bible
-    antichrist internet covid ok committee council commission ministry congress parliament senate house university bank
-    department agency association society church army navy police press group team club union league premiership
-    division cup season content history records news newspaper newspapers media sport style forward career
-    north-east north-west south-east south-west ebitda gaap libor asc asu roi api url html pdf faq hr tv cpu gpu usb"""
+    word_set(
+        """
+    agency antichrist api army asc association asu bank bible billion board career central church city club
+    commission committee conclusion conclusions congress content council county court covid cpu cup department
+    discussion division east eastern ebitda eight eleven faq federal fifth first five forward four fourth gaap god
+    gods goodwill government gpu great group heaven heavens history house hr html hundred internet journal last
+    league libor line lines list lower magazine media method methods million ministry navy new news newspaper
+    newspapers nine north north-east north-west northern ok old one parliament pdf police premiership press records
+    related results roi season second senate seven six sixth society source sources south south-east south-west
+    southern sport state states street style summary team ten third thousand three title tv twelve two union
+    university upper url usb version volume website west western
+    """
     )
     | CORPORATE
     | ROLES
@@ -137,22 +177,28 @@ NEVER_ALONE: Final = (
 )
 """Words that are no name by themselves, however they are written."""
 
-PEOPLES: Final = _words(
-    """african africans american americans arab arabs argentine asian asians australian australians austrian austrians
-    basque belgian belgians brazilian brazilians british briton britons bulgarian canadian canadians catalan catholic
-    catholics celtic chilean chinese christian christians colombian croatian cuban czech danish democrat democrats
-    democratic dutch egyptian english englishman estonian european europeans finnish french frenchman german germans greek
-    greeks hindu hispanic hungarian icelandic indian indians indonesian iranian iraqi irish irishman islamic israeli
-    italian italians jamaican japanese jew jewish jews kenyan korean koreans latin latino latvian lithuanian
-    malaysian mexican mexicans moroccan muslim muslims native nigerian norwegian pakistani persian peruvian
-    philippine polish portuguese protestant republican republicans romanian russian russians scandinavian scot
-    scots scottish serbian slovak soviet spaniard spanish swede swedish swiss syrian thai tory turkish ukrainian
-    vietnamese viking welsh welshman welshmen"""
+PEOPLES: Final = word_set(
+    """
+    african africans american americans arab arabs argentine asian asians australian australians austrian austrians
+    basque belgian belgians brazilian brazilians british briton britons bulgarian canadian canadians catalan
+    catholic catholics celtic chilean chinese christian christians colombian croatian cuban czech danish democrat
+    democratic democrats dutch egyptian english englishman estonian european europeans finnish french frenchman
+    german germans greek greeks hindu hispanic hungarian icelandic indian indians indonesian iranian iraqi irish
+    irishman islamic israeli italian italians jamaican japanese jew jewish jews kenyan korean koreans latin latino
+    latvian lithuanian malaysian mexican mexicans moroccan muslim muslims native nigerian norwegian pakistani
+    persian peruvian philippine polish portuguese protestant republican republicans romanian russian russians
+    scandinavian scot scots scottish serbian slovak soviet spaniard spanish swede swedish swiss syrian thai tory
+    turkish ukrainian vietnamese viking welsh welshman welshmen
+    """
 )
 """Peoples, languages, faiths: capitalised, but none of our types."""
 
-CLUBS: Final = _words("albion alexandra argyle athletic hotspur orient rangers rovers united villa wanderers wednesday")
+CLUBS: Final = word_set(
+    """
+    albion alexandra argyle athletic hotspur orient rangers rovers united villa wanderers wednesday
+    """
+)
 """Last words of a club's name that begins with its town's."""
-CLUB_TOWNS: Final = _words("city town")
+CLUB_TOWNS: Final = word_set("city town")
 """Those that the names of some towns have, too."""
-CLUB_INITIALS: Final = _words("ac afc as fc fk hnk nk sc sk sv tsv vfb vfl")
+CLUB_INITIALS: Final = word_set("ac afc as fc fk hnk nk sc sk sv tsv vfb vfl")

@@ -11,7 +11,7 @@ from tidegate.services.recognisers import lexicon
 from tidegate.services.recognisers.names import is_capitalised, plain
 
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
-_GAPS: Final = frozenset({"", " ", "\u00a0"})
+_GAPS: Final = frozenset({"", " "})
 _PLAIN_MARKS: Final = {"\u2019": "'", "\u2010": "-", "\u2011": "-"}
 _BESIDE: Final = (
     lexicon.FUNCTION
@@ -98,8 +98,8 @@ class Index:
         )
 
 
-_WORD_BEFORE: Final = re.compile(r"(?<![\w.'\u2019-])(\w[\w'\u2019-]*)[ \u00a0]\Z")
-_WORD_AFTER: Final = re.compile(r"[ \u00a0](\w[\w'\u2019-]*)")
+_WORD_BEFORE: Final = re.compile(r"(?<![\w.'\u2019-])(\w[\w'\u2019-]*) \Z")
+_WORD_AFTER: Final = re.compile(r" (\w[\w'\u2019-]*)")
 _JOINED_BEFORE: Final = re.compile(r"(?:(?<!\w)[A-Z]\w*[-\u2010\u2011]|(?<!\w)\w['\u2019]|[@_])\Z")
 _JOINED_AFTER: Final = re.compile(r"[-\u2010\u2011][A-Z]|[@_]|\.(?:com|org|net|edu|gov|info|io|co|uk|de|eu)(?!\w)")
 

@@ -18,28 +18,27 @@ def _any(words: Iterable[str]) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))
 
 
-_SPACES = "\u00a0\u2009\u202f"  # those that never break a line, as they stand inside numbers
-_GAP = r"[ \u00a0]?"
-_RUN = re.compile(
-    rf"(?<![\d.,])\d{{1,3}}(?:[ ]\d{{3}}){{1,4}}(?:,\d{{1,2}})?(?={_GAP}(?:€|EUR|PLN|CZK|SEK|NOK|DKK|RUB|₽)(?!\w))"
-    rf"|(?:(?<![\w.])\.)?\d[\d.,'\u2019{_SPACES}]*"
+_symbol = f"[{re.escape(''.join(SYMBOLS))}]"
+_code = f"(?:{_any(CODES)})"
+_RUN = re.compile(  # 12 500 is one number only beside a currency that is written so
+    r"(?<![\d.,])\d{1,3}(?: \d{3}){1,4}(?:,\d{1,2})?(?= ?(?:€|₽|EUR|PLN|CZK|SEK|NOK|DKK|RUB)(?!\w))"
+    r"|(?:(?<=[€₽])|(?<=[€₽] )|(?<=(?:EUR|PLN|CZK|SEK|NOK|DKK|RUB|CHF|ZAR) ))\d{1,3}(?: \d{3}){1,4}(?:,\d{1,2})?(?!\d)"
+    r"|(?:(?<![\w.])\.)?\d[\d.,'\u2019]*"
 )
 _PREFIX = re.compile(
-    rf"""(?P<minus>(?<![\w)])[-\u2212])?
-    (?:(?<![\w$])(?P<country>{_any(DOLLARS)}){_GAP}\$|(?<![\w$])(?P<symbol>[{re.escape("".join(SYMBOLS))}])|(?<!\w)(?P<code>{_any(CODES)}))
-    {_GAP}(?P<cell>\|{_GAP})?(?P<negative>[-\u2212])?(?P<open>\()?\Z""",
-    re.VERBOSE,
+    rf"(?P<minus>(?<![\w)])[-\u2212])?"
+    rf"(?:(?<![\w$])(?P<country>{_any(DOLLARS)}) ?\$|(?<![\w$])(?P<symbol>{_symbol})|(?<!\w)(?P<code>{_code}))"
+    rf" ?(?P<cell>\| ?)?(?P<negative>[-\u2212])?(?P<open>\()?\Z"
 )
 _SCALE = re.compile(
-    rf"(?:[ \u00a0-]?(?P<word>thousand|million|billion|trillion)|{_GAP}(?P<short>bn|mn|mm|tn)|(?P<letter>[kmb]))(?!\w)",
+    r"(?:[ -]?(?P<word>thousand|million|billion|trillion)| ?(?P<short>bn|mn|mm|tn)|(?P<letter>[kmb]))(?!\w)",
     re.IGNORECASE,
 )
 _SUFFIX = re.compile(
-    rf"""{_GAP}(?:(?P<symbol>[{re.escape("".join(SYMBOLS))}])|(?P<code>{_any(CODES)})(?!\w))(?!{_GAP}\d)
-    |[ \u00a0-](?P<name>(?i:{_any(NAMES)}))s?(?:[ ](?P<sterling>sterling))?(?!\w)""",
-    re.VERBOSE,
+    rf" ?(?:(?P<symbol>{_symbol})|(?P<code>{_code})(?!\w))(?! ?\d)"
+    rf"|[ -](?P<name>(?i:{_any(NAMES)}))s?(?: (?P<sterling>sterling))?(?!\w)"
 )
-_BETWEEN = re.compile(rf"{_GAP}(?P<dash>[-\u2013\u2014]){_GAP}|[ \u00a0](?P<word>to|and)[ \u00a0]")
+_BETWEEN = re.compile(r" ?(?P<dash>[-\u2013\u2014]) ?| (?P<word>to|and) ")
 _COUNTS = {
     "half a": "0.5",
     "a": "1",
@@ -50,8 +49,6 @@ _COUNTS = {
     "five": "5",
     "six": "6",
     "seven": "7",
-}
-_COUNTS |= {
     "eight": "8",
     "nine": "9",
     "ten": "10",
@@ -59,16 +56,16 @@ _COUNTS |= {
     "fifteen": "15",
     "twenty": "20",
     "thirty": "30",
+    "forty": "40",
     "fifty": "50",
 }
 _WORDED = re.compile(
-    rf"(?<!\w)(?P<count>(?i:{_any(_COUNTS)}))"
-    r"[ \u00a0](?:(?P<scale>hundred|thousand|million|billion|trillion)[ \u00a0])?"
+    rf"(?<!\w)(?P<count>(?i:{_any(_COUNTS)})) (?:(?P<scale>hundred|thousand|million|billion|trillion) )?"
     rf"(?P<name>(?i:{_any(NAMES)}))s?(?!\w)"
 )
 
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
-_SPACED = re.compile(rf"\d{{1,3}}(?:['\u2019 {_SPACES}]\d{{3}})+(?:[.,]\d{{1,2}})?")
+_SPACED = re.compile(r"\d{1,3}(?:['\u2019 ]\d{3})+(?:[.,]\d{1,2})?")
 _POINTED = re.compile(r"\d{1,3}(?:\.\d{3})+,\d{1,2}|\d{1,3}(?:\.\d{3}){2,}")
 _COMMA = re.compile(r"\d+,\d{1,2}")
 _PLAIN = re.compile(r"\d*\.\d+|\d+")
@@ -101,7 +98,7 @@ def find_money(text: str, start: int = 0, end: int | None = None) -> list[Amount
 
 def _read(text: str, run: re.Match[str], floor: int) -> _Number | None:
     """Read one run of digits with what stands before and after it; None where it is no number that money can have."""
-    raw = run.group().rstrip(f".,'\u2019{_SPACES}")
+    raw = run.group().rstrip(".,'\u2019")
     first, last = run.start(), run.start() + len(raw)
     if len(raw) > LONGEST_NUMBER:
         return None

@@ -16,22 +16,25 @@ MOST_WORDS: Final = 9
 _SHORTENED: Final = (
     "(?:Mr|Mrs|Ms|Dr|Prof|St|Mt|Ft|Jr|Sr|Gen|Col|Capt|Lt|Sgt|Maj|Rev|Hon|Sen|Rep|Gov|Inc|Corp|Co|Ltd|Bros|Esq|No)"
 )
+_SUFFIXED: Final = (
+    "(?:area|backed|based|born|era|led|like|listed|only|owned|related|run|speaking|style|trained|wide)(?!\\w)"
+)
 WORD: Final = re.compile(
     rf"""(?:[^\W\d_]\.)+(?:[^\W\d_](?!\w))?              # initials: U.S., J.R.R., F.C
     |{_SHORTENED}\.(?!\w)
-    |\w+(?:(?:[-\u2010\u2011]|['\u2019](?!s(?!\w)))\w+|&[A-Z]\w*)*  # words, Jean-Luc, O'Neil, AT&T; no possessive
+    |\w+(?:(?:[-\u2010\u2011](?!{_SUFFIXED})|['\u2019](?!s(?!\w)))\w+|&[A-Z]\w*)*  # Jean-Luc, O'Neil, AT&T
     |&""",
     re.VERBOSE,
 )
 _POSSESSIVE: Final = re.compile(r"['\u2019](?:s|S)?\Z")
 _BREAK: Final = re.compile(
-    r"[\n\t|;:!?\"\u201c\u201d()\[\]{}<>/\\*\u2022=+#~\u2026\u00ae\u2122\u2013\u2014]|[ \u00a0]{2,}|,(?![ \u00a0]\w)"
+    r"[\n\t|;:!?\"\u201c\u201d()\[\]{}<>/\\*\u2022=+#~\u2026\u00ae\u2122\u2013\u2014]| {2,}|,(?! \w)"
 )
-_MARK: Final = re.compile(r"[.,][ \u00a0]")
+_MARK: Final = re.compile("[.,] ")
 _ENDS_SHORTENED: Final = re.compile(rf"(?<!\w)(?:(?:[^\W\d_]\.)+|{_SHORTENED}\.)\Z")
 _CONTRACTED: Final = re.compile(r"\w+n['\u2019]t|(?:i|you|he|she|it|we|they|that|there|who|what|let)['\u2019]\w+")
-_LINK: Final = re.compile(r"[ \u00a0](?:(?P<of>of|for|at)|and)[ \u00a0](?:the[ \u00a0])?")
-_OWNS: Final = re.compile(r"['\u2019]s?[ \u00a0]")
+_LINK: Final = re.compile(" (?:(?P<of>of|for|at)|and) (?:the )?")
+_OWNS: Final = re.compile(r"['\u2019]s? ")
 _PLAIN_MARKS: Final = str.maketrans({"\u2019": "'", "\u2010": "-", "\u2011": "-"})
 _HOLDERS: Final = (
     lexicon.ROLES
@@ -66,7 +69,7 @@ def tidy(text: str, start: int, end: int, *, person: bool = False) -> list[tuple
     it counts. Names that an `and` or an `of` joins are returned each.
     """
     for first, last in _without(text, start, end, _breaks(text, start, end)):
-        cuts = [cut for link in _LINK.finditer(text, first, last) for cut in _unlinked(text, link, first)]
+        cuts = [cut for link in _LINK.finditer(text, first, last) for cut in _unlinked(text, link, first, last)]
         if person:
             cuts += [match.span() for match in _OWNS.finditer(text, first, last)]
         found = [_trim(text, *part, person=person) for part in _without(text, first, last, cuts)]
@@ -94,11 +97,20 @@ def _breaks(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return cuts
 
 
-def _unlinked(text: str, link: re.Match[str], start: int) -> list[tuple[int, int]]:
-    """Return the link as a cut, unless it holds a name together: `Bank of America`, `the Securities and Exchange Commission`."""
+def _unlinked(text: str, link: re.Match[str], start: int, end: int) -> list[tuple[int, int]]:
+    """Return the link as a cut, unless it holds a name together: `Bank of America`, `the Food and Drug Administration`."""
     before = [plain(word) for word in WORD.findall(text, max(start, link.start() - 40), link.start())]
+    after = [plain(word) for word in WORD.findall(text, link.end(), min(end, link.end() + 2 * LONGEST))]
+    if link["of"] == "of":
+        legal = (
+            bool(after)
+            and after[-1] in lexicon.CORPORATE
+            and before[-1:] != []
+            and before[-1] not in lexicon.ORGANISATIONS
+        )
+        return [link.span()] if legal or (before and before[-1] in _HOLDERS) else []
     if link["of"]:
-        return [link.span()] if before and before[-1] in _HOLDERS else []
+        return [] if before and before[-1] in lexicon.ORGANISATIONS - _HOLDERS else [link.span()]
     article = "the" in before or text.endswith(("the ", "The "), 0, start) or "of" in before
     return [] if article else [link.span()]
 
@@ -108,7 +120,7 @@ def _trim(text: str, start: int, end: int, *, person: bool) -> tuple[int, int] |
     found = [(a, b - len(p.group()) if (p := _POSSESSIVE.search(text, a, b)) else b) for a, b in found]
     while found and _drops_first(text, found, person=person):
         found.pop(0)
-    while found and _drops_last(text[slice(*found[-1])]):
+    while found and _drops_last(text, found):
         found.pop()
     if not found:
         return None
@@ -129,13 +141,16 @@ def _drops_first(text: str, found: list[tuple[int, int]], *, person: bool) -> bo
         return False
     if bare in lexicon.FUNCTION or bare in lexicon.CALENDAR or bare in lexicon.LABELS or _CONTRACTED.fullmatch(bare):
         return not (word.isupper() and 1 < len(word) <= 3)  # US, IT
-    if person and bare in lexicon.ROLES | lexicon.RANKS and bare not in lexicon.NOBILITY:
+    if person and bare in lexicon.ROLES | lexicon.RANKS | lexicon.PEOPLES and bare not in lexicon.NOBILITY:
         return True
     return word == "&" or word.isdigit() or not (is_capitalised(word) or bare in lexicon.PARTICLES)
 
 
-def _drops_last(word: str) -> bool:
+def _drops_last(text: str, found: list[tuple[int, int]]) -> bool:
+    word = text[slice(*found[-1])]
     bare = plain(word)
+    if bare in lexicon.CALENDAR and len(found) > 1 and plain(text[slice(*found[0])]) in GIVEN_NAMES:
+        return not is_capitalised(word)  # Theresa May
     if bare in lexicon.FUNCTION or bare in lexicon.LABELS or bare in lexicon.COURTESY:
         return not word.isupper() or len(word) == 1
     return word == "&" or not is_capitalised(word)
@@ -144,7 +159,7 @@ def _drops_last(word: str) -> bool:
 def is_name(name: str) -> bool:
     """Say whether a tidied phrase can be a name: letters, no digits but in a name's own way, not set in capitals."""
     letters = [character for character in name if character.isalpha()]
-    if max(map(len, words(name)), default=0) < 2 or any(
+    if max((len(word) for word in words(name) if word != "and"), default=0) < 2 or any(
         character.isdigit() or character in "@_%$" for character in name
     ):
         return False

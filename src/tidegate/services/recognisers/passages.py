@@ -12,9 +12,9 @@ LONGEST: Final = 2_000
 """Characters in a passage at most: models want memory by the length of their input."""
 
 _NOISE: Final = re.compile(
-    r"\S{100,}|(?:https?://|www\.)\S+|\S+@\S+\.\S+|\[(?:\d{1,3}|[a-z])(?:[,\u2013-] ?\d{1,3})*\]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"\S{100,}|(?:https?://|www\.)\S+|\S+@\S+\.\S+|\[(?:\d{1,3}|[a-z])(?:[,\u2013-] ?\d{1,3})*\]"
 )
-_BREAK: Final = re.compile(r"(?<=[.!?])[ \u00a0](?=\S)|\n")
+_BREAK: Final = re.compile(r"(?<=[.!?]) (?=\S)|\n")
 
 
 class Passage(NamedTuple):

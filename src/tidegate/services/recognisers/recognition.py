@@ -27,6 +27,9 @@ _SHORTEST_ALONE: Final = 4
 """Letters of the shortest word that is looked for although it never stood alone: Acme for Acme Corp."""
 
 
+_NO_NAMES: Final = lexicon.NEVER_ALONE | lexicon.FUNCTION | lexicon.CALENDAR | lexicon.LABELS
+
+
 @dataclass(slots=True)
 class _Entry:
     """An entity in the making. `identity` is what its ID is made of where that is not its text."""
@@ -81,7 +84,7 @@ def _names(document: Document, model: Model | None, common: frozenset[str]) -> l
 
 
 def _writings(groups: Sequence[Group], common: frozenset[str]) -> dict[str, int]:
-    """Return the writings to look for, each with the number of its group: those seen, then those that are to be expected."""
+    """Return the writings to look for with the number of their group: those seen, and those to be expected."""
     known: dict[str, int] = {}
     for number, found in enumerate(groups):
         for text in [*(name.text for name in found.names), *found.aliases]:

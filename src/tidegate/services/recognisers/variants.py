@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,7 +29,7 @@ _MOST_NAMESAKES: Final = 50
 
 @dataclass(slots=True)
 class Group:
-    """The names of one thing; `key` is what the fullest of them is compared by, `aliases` what else the text calls it."""
+    """The names of one thing; `key` is what they are compared by, `aliases` what else the text calls it."""
 
     type: EntityType
     key: tuple[str, ...]
@@ -63,7 +63,7 @@ def bring_together(names: Iterable[Name], text: str, common: frozenset[str]) -> 
 
 
 def _key(name: Name, legal: set[tuple[str, ...]]) -> tuple[EntityType, tuple[str, ...]]:
-    """Return what all writings of the name have in common; one that is a company's without its `Inc.` is the company's."""
+    """Return what all writings of a name have in common; a company's without its `Inc.` is the company's."""
     if name.type == "ORG" or _organisation(name.text) in legal:
         key = _organisation(name.text)
         return "ORG", tuple(_SAME.get(" ".join(key), " ".join(key)).split())

@@ -12,7 +12,7 @@ RULES = "rules/1"
 
 
 class RulesRecogniser:
-    """Finds names by how they are written and what stands beside them; a name of which that says nothing is an ENTITY."""
+    """Finds names by how they are written and what stands beside them; what that does not tell apart is an ENTITY."""
 
     name = RULES
 

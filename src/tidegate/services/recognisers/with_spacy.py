@@ -34,7 +34,7 @@ _TYPES: Final[dict[str, EntityType | None]] = {
     "PRODUCT": None,
     "WORK_OF_ART": None,
 }
-"""What spaCy's labels are to us. Dates and sums of money are left to the rules, which were right where the model was not."""
+"""What spaCy's labels are to us. Dates and sums are left to the rules, which are right where the model is not."""
 
 _BATCH: Final = 64
 """Passages that are worked on together; what spaCy keeps of them is given back after each batch."""
@@ -47,7 +47,7 @@ class _Stopped(Exception):
 class SpacyRecogniser:
     """Finds names by a model that has read much, and corrects by rules what that one is known to get wrong.
 
-    The model is loaded at the first document, in about four seconds, and used by one thread, which it is not safe to share.
+    The model is loaded at the first document, in about four seconds. One thread uses it: it is not safe to share.
     """
 
     name = f"spacy/{MODEL}-{VERSION}+{RULES}"

@@ -9,22 +9,22 @@ _NEAR: Final = 24
 """Characters to either side that are looked at."""
 
 _STRONG: Final = re.compile(
-    r"(?<!\w)(?i:in|since|until|till|during|throughout|circa|early|late|mid|year|years|fiscal|FY|ended|ending|AD|born|died"
-    r"|spring of|summer of|autumn of|fall of|winter of|spring|summer|autumn|winter|copyright|©)[ \u00a0-]{1,2}\Z"
+    r"(?<!\w)(?i:in|since|until|till|during|throughout|circa|early|late|mid|year|years|fiscal|FY|ended|ending|AD|born"
+    r"|died|spring of|summer of|autumn of|fall of|winter of|spring|summer|autumn|winter|copyright|©)[ -]{1,2}\Z"
 )
-_WEAK: Final = re.compile(r"(?<!\w)(?i:of|from|by|before|after|around|between|to)[ \u00a0]{1,2}\Z")
-_OPENED: Final = re.compile(r"[(;][ \u00a0]?\Z|[(;,][ \u00a0]?(?:c\.|ca\.|b\.|d\.)[ \u00a0]?\Z")
-_CLOSED: Final = re.compile(r"[ \u00a0]?[);]")
-_CITED: Final = re.compile(r"(?:\w|\.|\)),[ \u00a0]\Z")
+_WEAK: Final = re.compile(r"(?<!\w)(?i:of|from|by|before|after|around|between|to) {1,2}\Z")
+_OPENED: Final = re.compile(r"[(;] ?\Z|[(;,] ?(?:c\.|ca\.|b\.|d\.) ?\Z")
+_CLOSED: Final = re.compile(r" ?[);]")
+_CITED: Final = re.compile(r"(?:\w|\.|\)), \Z")
 _NAMED: Final = re.compile(
-    r"[ \u00a0](?:season|campaign|election|elections|census|fiscal year|tax year|World Cup|Olympics|Olympic|edition)(?!\w)"
+    r" (?:season|campaign|elections?|census|(?:fiscal|tax) year|World Cup|Olympics?|edition)(?!\w)"
 )
 _COUNTED: Final = re.compile(
-    r"[ \u00a0-]?(?:%|\u00b0|(?:per|percent|people|persons|men|women|children|km|kg|m|cm|mm|ft|lb|mph|hp|kW|MW|[a-z]+ of)(?!\w)"
+    r"[ -]?(?:%|\u00b0|(?:per|percent|people|men|women|children|km|kg|m|cm|mm|ft|lb|mph|hp|kW|MW|[a-z]+ of)(?!\w)"
     r"|(?!(?:as|has|is|was|this|his|its|does|plus|across|towards|versus|perhaps|besides|unless)(?!\w))[a-z]{2,}s(?!\w))"
 )
 _FOLLOWS: Final = re.compile(
-    r",?[ \u00a0](?:and|or|to|through|versus|vs\.?|compared (?:to|with)|\u2013|-|&)[ \u00a0]|,[ \u00a0]|[/\u2013\u2014-]"
+    r",? (?:and|or|to|through|versus|vs\.?|compared (?:to|with)|\u2013|-|&) |, |[/\u2013\u2014-]"
 )
 
 

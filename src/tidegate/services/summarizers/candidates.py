@@ -24,7 +24,8 @@ _REFERENCES = re.compile(
 )
 # What follows is matched with lower-cased text: ignoring case takes re three times as long.
 _FURNITURE = re.compile(
-    r"all rights reserved|©|click here|retrieved (?:on )?\d|archived from|\bisbn\b|\bdoi\b|https?://|www\.|check ?mark|[☐☑☒]"
+    r"all rights reserved|©|click here|retrieved (?:on )?\d|archived from|\bisbn\b|\bdoi\b|https?://|www\.|"
+    r"check ?mark|[☐☑☒]"
 )
 _BOILERPLATE = re.compile(
     r"\bcopyright|\bcookies?\b|\bsubscribe\b|\bsign up\b|\blog in\b|terms of (?:use|service)|privacy policy|"

@@ -73,6 +73,6 @@ NUMERALS: Final = {
     word: value
     for value, word in enumerate(
         """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-        seventeen eighteen nineteen twenty""".split()  # noqa: SIM905
+        seventeen eighteen nineteen twenty""".split()
     )
 } | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from itertools import zip_longest
 
 from tidegate.services.summarizers.words import is_content, number, stem, terms, tokens
 
-_SHARE = 0.34  # of a sentence's words that must stand in its evidence: a summary may put things in words of its own
+_SHARE = 0.33  # of a sentence's words that must stand in its evidence: a summary may put things in words of its own
 _PREFIX = 5  # letters by which longer words of one family are known: manage, manager, management
 _IDIOMS = frozenset({Decimal(0), Decimal(1), Decimal(2)})  # "one of", "two halves": as words, these count nothing
 _MAGNITUDES = {
@@ -28,7 +29,8 @@ def is_supported(sentence: str, evidence: Iterable[str], context: Iterable[str])
     mentions), since a summary says "Roberts" where the text says "he". What a sentence denies or confuses is not seen.
     """
     cited, around = "\n".join(evidence), "\n".join(context)
-    if not all(_is_among(figure, _figures(cited)) for figure in _figures(sentence, strict=True)):
+    figures = _figures(cited)
+    if not all(_is_among(figure, figures) for figure in _figures(sentence, strict=True)):
         return False
     stems = set(terms(cited))
     beginnings = {word[:_PREFIX] for word in stems if len(word) > _PREFIX}
@@ -45,7 +47,7 @@ def _figures(text: str, *, strict: bool = False) -> list[tuple[Decimal, Decimal]
     """Return the numbers of a text, each with how far it may have been rounded; `strict` leaves out idioms."""
     words = tokens(text)
     found: list[tuple[Decimal, Decimal]] = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         value = number(word)
         if value is None or (strict and value in _IDIOMS and not word[0].isdigit()):
             continue

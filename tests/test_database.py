@@ -1,0 +1,312 @@
+"""One file, used by several tasks, event loops, threads and processes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import threading
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tidegate.errors import SettingsError
+from tidegate.store.database import Database
+from tidegate.testing import ManualClock
+
+FIRST = "CREATE TABLE entries (value INTEGER NOT NULL) STRICT; CREATE INDEX entries_by_value ON entries (value)"
+SECOND = "ALTER TABLE entries ADD COLUMN note TEXT"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "test.db"
+
+
+@pytest.fixture
+async def database(file: Path) -> AsyncIterator[Database]:
+    database = Database(file, [FIRST])
+    await database.open()
+    yield database
+    await database.close()
+
+
+def insert(value: int) -> Callable[[sqlite3.Connection], None]:
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO entries (value) VALUES (?)", (value,))
+
+    return work
+
+
+def values(connection: sqlite3.Connection) -> list[int]:
+    return [value for (value,) in connection.execute("SELECT value FROM entries ORDER BY value")]
+
+
+def pragma(name: str) -> Callable[[sqlite3.Connection], object]:
+    return lambda connection: connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+async def test_what_was_written_is_there_after_the_file_was_closed(file: Path, database: Database) -> None:
+    await database.write(insert(1))
+    await database.close()
+    again = Database(file, [FIRST])
+    assert await again.read(values) == [1]
+    await again.close()
+
+
+def test_nothing_is_opened_before_the_first_use(file: Path) -> None:
+    database = Database(file, [FIRST])
+    asyncio.run(database.close())
+    assert not file.exists()
+
+
+async def test_the_file_is_in_wal_mode_and_as_durable_as_asked(database: Database, tmp_path: Path) -> None:
+    assert [await database.read(pragma(name)) for name in ("journal_mode", "synchronous", "foreign_keys")] == [
+        "wal",
+        2,
+        1,
+    ]
+    live = Database(tmp_path / "live.db", [FIRST], synchronous="NORMAL")
+    assert await live.read(pragma("synchronous")) == 1
+    await live.close()
+
+
+async def test_sql_tells_the_time_of_the_injected_clock() -> None:
+    clock = ManualClock(1000.0)
+    clock.advance(5.0)
+    database = Database(":memory:", [], clock=clock)
+    assert await database.read(lambda c: c.execute("SELECT tidegate_now(), tidegate_ticks()").fetchone()) == (1005, 5)
+    await database.close()
+
+
+async def test_a_transaction_that_fails_leaves_nothing_and_blocks_nobody(database: Database) -> None:
+    def fail(connection: sqlite3.Connection) -> None:
+        insert(1)(connection)
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        await database.write(fail)
+    await database.write(insert(2))
+    assert await database.read(values) == [2]
+
+
+async def test_a_commit_that_fails_leaves_nothing_and_blocks_nobody() -> None:
+    schema = """
+        CREATE TABLE parents (id INTEGER PRIMARY KEY);
+        CREATE TABLE entries (value INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)
+    """
+    database = Database(":memory:", [schema])
+    with pytest.raises(sqlite3.IntegrityError):  # by the commit, which is when deferred constraints are checked
+        await database.write(insert(1))
+    await database.write(lambda connection: connection.execute("INSERT INTO parents VALUES (2)"))
+    await database.write(insert(2))
+    assert await database.read(values) == [2]
+    await database.close()
+
+
+async def test_a_full_disk_is_reported_as_one(database: Database) -> None:
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA max_page_count = 8")
+        for value in range(100_000):
+            insert(value)(connection)
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        await database.write(fill)
+    await database.write(insert(7))
+    assert await database.read(values) == [7]
+
+
+async def test_a_cancelled_writer_whose_turn_had_come_is_carried_out(database: Database) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        insert(1)(connection)
+        begun.set()
+        go_on.wait()
+        insert(2)(connection)
+
+    writing = asyncio.create_task(database.write(slow))
+    queued = asyncio.create_task(database.write(insert(3)))
+    await asyncio.to_thread(begun.wait)
+    writing.cancel()
+    queued.cancel()
+    assert all(
+        isinstance(e, asyncio.CancelledError) for e in await asyncio.gather(writing, queued, return_exceptions=True)
+    )
+    go_on.set()
+    assert await database.read(values) == [1, 2]  # whole; and the one that waited for its turn is undone
+
+
+async def test_what_was_submitted_is_done_in_order_without_waiting(database: Database) -> None:
+    futures: list[Future[None]] = [database.submit(insert(value)) for value in range(3)]
+    assert await database.read(values) == [0, 1, 2]
+    assert all(future.done() for future in futures)
+
+
+def test_several_event_loops_can_use_one_database(file: Path) -> None:
+    database = Database(file, [FIRST])
+
+    async def write_some(start: int) -> None:
+        await asyncio.gather(*(database.write(insert(start + value)) for value in range(10)))
+
+    threads = [threading.Thread(target=lambda start=start: asyncio.run(write_some(start))) for start in (0, 10, 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert asyncio.run(database.read(values)) == list(range(30))
+    asyncio.run(database.close())
+
+
+async def test_closing_finishes_what_was_begun_and_may_be_repeated(file: Path, database: Database) -> None:
+    writing = database.submit(insert(1))
+    closing_first = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    closing_first.cancel()
+    await asyncio.gather(closing_first, return_exceptions=True)
+    await database.close()
+    assert writing.exception() is None
+    assert not file.with_name("test.db-wal").exists()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        await database.write(insert(2))
+
+
+async def test_the_schema_is_brought_up_to_date(file: Path, database: Database) -> None:
+    await database.write(insert(1))
+    newer = Database(file, [FIRST, SECOND])
+    assert await newer.read(lambda c: c.execute("SELECT value, note FROM entries").fetchall()) == [(1, None)]
+    assert await newer.read(pragma("user_version")) == 2
+    await newer.close()
+
+
+async def test_a_migration_that_fails_changes_nothing(file: Path, database: Database) -> None:
+    newer = Database(file, [FIRST, f"{SECOND}; CREATE TABLE entries (again TEXT)"])
+    with pytest.raises(SettingsError, match="already exists"):
+        await newer.open()
+    assert await database.read(pragma("user_version")) == 1
+    await database.write(insert(1))
+    await newer.close()
+
+
+async def test_a_file_of_newer_code_is_refused(file: Path, database: Database) -> None:
+    newer = Database(file, [FIRST, SECOND])
+    await newer.open()
+    await newer.close()
+    older = Database(file, [FIRST])
+    with pytest.raises(SettingsError, match="has schema version 2, this code knows 1; upgrade tidegate"):
+        await older.open()
+    with pytest.raises(SettingsError, match="upgrade tidegate"):
+        await older.read(values)
+    await older.close()
+
+
+async def test_opening_does_not_wait_for_a_writer(file: Path, database: Database) -> None:
+    await database.write(insert(1))
+    with closing(sqlite3.connect(file, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        another = Database(file, [FIRST])
+        assert await asyncio.wait_for(another.read(values), 5.0) == [1]
+    await another.close()
+
+
+async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    database = Database(tmp_path / "none" / "test.db", [FIRST])
+    with pytest.raises(SettingsError, match="its folder does not exist; create it or name another"):
+        await database.open()
+    (tmp_path / "none").mkdir()
+    await database.write(insert(1))
+    await database.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_file_that_is_no_database_is_named_and_left_alone(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    database = Database(file, [FIRST])
+    with pytest.raises(SettingsError, match=r"cannot use .*test\.db: .*; move it away or name another file"):
+        asyncio.run(database.open())
+    asyncio.run(database.close())
+    assert file.read_bytes() == content
+
+
+async def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    database = Database(tmp_path, [FIRST])
+    with pytest.raises(SettingsError, match=rf"cannot open {tmp_path}: "):
+        await database.open()
+    await database.close()
+
+
+WRITER = """
+import asyncio, sys
+from tidegate.store.database import Database
+
+def insert(connection):
+    connection.execute("INSERT INTO entries (value) VALUES ((SELECT coalesce(max(value), 0) + 1 FROM entries))")
+
+def hang(connection):
+    insert(connection)
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+async def main():
+    database = Database(sys.argv[1], [sys.argv[2]])
+    if sys.argv[3] == "hang":
+        await database.write(hang)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for _ in range(50):
+        await database.write(insert)
+    await database.close()
+
+asyncio.run(main())
+"""
+
+
+async def start(file: Path, what: str) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WRITER, file, FIRST, what, stdin=PIPE, stdout=PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    return process
+
+
+async def test_processes_that_open_and_write_a_new_file_at_once_lose_nothing(file: Path) -> None:
+    processes = [await start(file, "write") for _ in range(3)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+    for process in processes:
+        await process.communicate()
+        assert process.returncode == 0
+    database = Database(file, [FIRST])
+    assert await database.read(values) == list(range(1, 151))
+    await database.close()
+
+
+async def test_a_process_killed_in_a_transaction_leaves_nothing_and_blocks_nobody(
+    file: Path, database: Database
+) -> None:
+    await database.write(insert(10))
+    process = await start(file, "hang")
+    assert await database.read(values) == [10]
+    process.kill()
+    await process.wait()
+    await database.write(insert(20))
+    assert await database.read(values) == [10, 20]
+
+
+async def test_opening_a_new_file_waits_for_whoever_is_making_it(file: Path) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as maker:
+        maker.execute("CREATE TABLE made (value)")
+        maker.execute("BEGIN IMMEDIATE")  # while this lasts, SQLite refuses WAL mode without waiting
+        database = Database(file, [FIRST])
+        opening = asyncio.create_task(database.open())
+        await asyncio.wait([opening], timeout=0.05)
+        assert not opening.done()
+        maker.execute("COMMIT")
+        await opening
+    await database.close()
