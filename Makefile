@@ -10,7 +10,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint format constraints clean set-up set-up-dev
+.PHONY: help run test test-slow lint ruff mypy pyright layers format constraints clean set-up set-up-dev
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-24s%s\n", $$1, $$2 }'
@@ -24,11 +24,19 @@ test: set-up-dev ## the fast tests, under two minutes
 test-slow: set-up-dev ## the slow tests: crashes, clean environments, big documents
 	@$(PYTEST) -m slow
 
-lint: set-up-dev ## style, types and import layers
+lint: ruff mypy pyright layers ## style, types and import layers
+
+ruff: set-up-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+mypy: set-up-dev
 	$(BIN)/mypy
+
+pyright: set-up-dev
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+layers: set-up-dev
 	$(BIN)/lint-imports
 
 format: set-up-dev ## mend what can be mended without thinking

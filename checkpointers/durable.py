@@ -66,9 +66,7 @@ def make_folder(folder: Path) -> None:
     """Create a folder, and those above it, so that they outlast a power cut."""
     if not folder.is_dir():
         make_folder(folder.parent)
-        with suppress(
-            FileExistsError
-        ):  # mkdir's exist_ok looks again, and fails where the folder was removed meanwhile
+        with suppress(FileExistsError):  # not exist_ok, which fails where the folder is removed at once
             folder.mkdir()
         sync_folder(folder.parent)
 

@@ -97,7 +97,7 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
                     limit = None if limit is None else limit - 1
 
     def _thread(self, thread_id: Any) -> ThreadFolder:
-        return ThreadFolder(self._threads / name_for(str(thread_id)), self.serde)
+        return ThreadFolder(self._threads / name_for(str(thread_id)), self.serde, str(thread_id))
 
     def _all_threads(self) -> Sequence[ThreadFolder]:
         return [ThreadFolder(path, self.serde) for path in sorted(self._threads.glob("[!.]*"))]
@@ -154,19 +154,16 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
             if not there:
                 return
             with locked(unfinished, exclusive=True, create=True):
+                target = ThreadFolder(unfinished, self.serde, str(target_thread_id))
                 try:
-                    target = ThreadFolder(unfinished, self.serde, name=final.name)
                     target.clear()  # of a copy that was killed
-                    if not final.exists():
-                        source.copy(target, str(target_thread_id))
+                    source.copy(target)
                     unfinished.rename(final)
                     sync_folder(self._threads)
                 except OSError as error:
                     if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                         raise
-                    raise ThreadError(
-                        str(target_thread_id), "exists already; delete it, or copy to another ID"
-                    ) from None
+                    raise ThreadError(target.thread_id, "exists already; delete it, or copy to another ID") from None
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -278,7 +275,7 @@ def _configurable(config: RunnableConfig) -> dict[str, Any]:
 
 
 def _namespace(config: RunnableConfig) -> str:
-    return str(_configurable(config).get("checkpoint_ns", ""))
+    return str(_configurable(config).get("checkpoint_ns") or "")
 
 
 def _address(config: RunnableConfig, checkpoint_id: str) -> Address:
@@ -313,7 +310,6 @@ def _telling(thread: ThreadFolder, folder: Path) -> Iterator[None]:
         yield
     except Damaged as damage:
         whole = thread.newest_whole(folder)
-        then = (
-            f"go on from checkpoint {whole}, the newest that is whole" if whole else "start anew, for no other is whole"
-        )
-        raise CheckpointDamaged(thread.name, f"is damaged: {damage}; move {damage.remove} away to {then}") from damage
+        then = f"go on from checkpoint {whole}, the newest that is whole" if whole else "start anew: no other is whole"
+        problem = f"is damaged: {damage}; move {damage.remove} away to {then}"
+        raise CheckpointDamaged(thread.thread_id, problem) from damage

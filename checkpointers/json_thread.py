@@ -47,10 +47,11 @@ LARGE = 8 * 1024
 class ThreadFolder:
     """The files of one thread. Its methods need the folder's lock; those that change something, the exclusive one."""
 
-    def __init__(self, path: Path, serde: SerializerProtocol, *, name: str | None = None) -> None:
-        """`name` is the folder's name, where it does not have that yet."""
+    def __init__(self, path: Path, serde: SerializerProtocol, thread_id: str | None = None) -> None:
+        """The thread of a folder that is found may be unknown; a folder that is being made has another name yet."""
         self.path = path
-        self.name = name or path.name
+        self.name = path.name if thread_id is None else name_for(thread_id)
+        self.thread_id = self.name if thread_id is None else thread_id
         self._serde = serde
 
     def namespace(self, checkpoint_ns: str) -> Path:
@@ -80,7 +81,7 @@ class ThreadFolder:
         path = self._path(file)
         checkpoint: Any = self._decode_object(file.checkpoint, path)
         keyed = all(isinstance(checkpoint.get(key), dict) for key in ("channel_versions", "versions_seen"))
-        if not keyed or checkpoint.get("id") != file.checkpoint_id:
+        if not keyed or checkpoint.get("id") != file.checkpoint_id or not checkpoint.keys() >= {"v", "ts"}:
             raise Damaged(path, "does not fit this version (checkpoint)", path)
         checkpoint["channel_values"] = {
             channel: self._load_value(value, path) for channel, value in file.channel_values.items()
@@ -201,18 +202,18 @@ class ThreadFolder:
         write_whole(path, data, self.path)
         return len(data)
 
-    def copy(self, target: ThreadFolder, thread_id: str) -> None:
+    def copy(self, target: ThreadFolder) -> None:
         """Copy everything into another thread's folder, if all of it can be read."""
         for path in self.path.glob("values/*.json"):
             make_folder(target.path / "values")
             write_whole(target.path / "values" / path.name, path.read_bytes(), target.path)
         for folder in self.namespaces():
             for path in folder.glob("*.writes/*.json"):
-                target._write(self._read(path, WritesFile).model_copy(update={"thread_id": thread_id}))
+                target._write(self._read(path, WritesFile).model_copy(update={"thread_id": target.thread_id}))
             for checkpoint_id in self.ids(folder):
                 file = self.read(folder, checkpoint_id)
                 self.load(file)
-                target._write(file.model_copy(update={"thread_id": thread_id}))
+                target._write(file.model_copy(update={"thread_id": target.thread_id}))
 
     # removing
 
@@ -253,7 +254,7 @@ class ThreadFolder:
             return
         file = self.read(folder, ids[0])
         newest = self.load(file)  # all of it: nothing is removed for the sake of a checkpoint that cannot be read
-        delta_channels = newest.metadata.get("counters_since_delta_snapshot", {}).keys()
+        delta_channels = set(newest.metadata.get("counters_since_delta_snapshot") or ())
         missing = delta_channels & newest.checkpoint["channel_versions"].keys()
         keep = {ids[0]}
         while missing := missing - file.channel_values.keys():

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Send, interrupt
@@ -232,6 +233,8 @@ class Stranger:
 
 
 async def test_stored_types_that_are_not_langgraphs_own_are_not_called(url: str) -> None:
+    usual = JsonPlusSerializer()
+    assert usual.loads_typed(usual.dumps_typed(Stranger("x"))) == Stranger("x")
     async with open_checkpointer(url) as saver:
         stored = await saver.aput(
             at(), checkpoint(value=Stranger("x"), sent=[Send("a", {"b": 1})]), {}, {"value": 1, "sent": 1}

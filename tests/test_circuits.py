@@ -288,9 +288,9 @@ async def test_a_wall_clock_that_is_set_back_does_not_keep_a_circuit_open(breake
         assert (await refused(breaker)).retry_in == pytest.approx(10.0)
     clock.advance(10.0)
     await breaker.permit()
-    clock.set_back(3600.0)
-    clock.advance(60.0)
-    assert (await breaker.report()).admits
+    clock.advance(50.0)
+    clock.set_back(20.0)
+    assert (await refused(breaker)).retry_in == pytest.approx(10.0)
 
 
 async def test_a_restarted_machine_goes_by_the_wall_clock(
@@ -305,6 +305,24 @@ async def test_a_restarted_machine_goes_by_the_wall_clock(
     restarted.set_back(3600.0)  # now no clock can tell: better a probe too early
     assert (await breaker.report()).admits
     await again.close()
+
+
+async def test_nothing_that_was_decided_in_another_generation_is_done(
+    circuits: Circuits, breaker: Breaker, clock: ManualClock
+) -> None:
+    await open_circuit(breaker)
+    clock.advance(30.0)
+    await breaker.permit()
+    before = await circuits.read("api")
+    for generation in (before.generation - 1, before.generation + 1):
+        assert await circuits.probe("api", generation, lease=60.0) == 0
+        assert not await circuits.fail("api", generation, reason="refused", threshold=1, reset_timeout=1.0)
+        assert not await circuits.clear("api", generation)
+        circuits.release("api", generation)
+        assert await circuits.read("api") == before
+    assert await circuits.probe("unknown", 0, lease=60.0) == 0
+    assert not await circuits.clear("unknown", 0)
+    circuits.release("unknown", 0)
 
 
 async def test_circuits_that_failed_are_listed_by_name(circuits: Circuits, clock: ManualClock) -> None:

@@ -511,6 +511,7 @@ DAMAGES = {
     "another shape": (lambda path: path.write_text("[]"), "does not fit this version"),
     "a newer format": (_edit('"format": 1', '"format": 2'), "does not fit this version (format)"),
     "another type": (_edit('"metadata": {', '"metadata": 1, "x": {'), "does not fit this version (metadata)"),
+    "no time": (_edit('"ts"', '"x"'), "does not fit this version (checkpoint)"),
     "no versions": (_edit('"channel_versions"', '"x"'), "does not fit this version (checkpoint)"),
     "renamed": (_edit('"thread_id": "t"', '"thread_id": "u"'), "belongs to another thread"),
     "an unknown key": (_edit('"marker"', '{"$x": 1}'), "has an object with an unknown $ key"),
@@ -560,7 +561,7 @@ def test_damage_is_told_without_the_contents(saver: JsonFileSaver, tmp_path: Pat
     bad = put(saver, value="marker")
     for text in ('{"secret": "secret"}', '{"secret', '{"format": 1, "thread_id": {"secret": 1}}'):
         file_of(tmp_path, bad).write_text(text)
-        with pytest.raises(CheckpointDamaged, match="to start anew, for no other is whole") as caught:
+        with pytest.raises(CheckpointDamaged, match="to start anew: no other is whole") as caught:
             saver.get_tuple(at())
         assert "secret" not in str(caught.value)
 
@@ -604,9 +605,9 @@ def test_damaged_writes_are_named_and_their_checkpoint_is_whole(saver: JsonFileS
 
 def test_a_folder_copied_by_hand_is_not_taken_for_another_thread(saver: JsonFileSaver, tmp_path: Path) -> None:
     put(saver, n=1)
-    (tmp_path / "threads" / "t").rename(tmp_path / "threads" / "u")
-    with pytest.raises(CheckpointDamaged, match="it was copied or renamed"):
-        saver.get_tuple(at("u"))
+    (tmp_path / "threads" / "t").rename(tmp_path / "threads" / name_for("Another"))
+    with pytest.raises(CheckpointDamaged, match=r"thread 'Another' is damaged: .* it was copied or renamed"):
+        saver.get_tuple(at("Another"))
 
 
 # sudden death
@@ -615,31 +616,32 @@ def test_a_folder_copied_by_hand_is_not_taken_for_another_thread(saver: JsonFile
 def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_we_return(
     saver: JsonFileSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done: list[tuple[str, Path]] = []
+    done: list[tuple[str, int]] = []
     fsync, replace = os.fsync, os.replace
 
     def noted_fsync(descriptor: int) -> None:
         fsync(descriptor)
-        done.append(("synced", Path(f"/proc/self/fd/{descriptor}").readlink()))
+        done.append(("synced", os.fstat(descriptor).st_ino))
 
     def noted_replace(old: Path, new: Path) -> None:
         replace(old, new)
-        done.append(("named", new))
+        done.append(("named", new.stat().st_ino))
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
-    stored = put(saver, large="x" * LARGE)
+    checkpoint_file = file_of(tmp_path, put(saver, large="x" * LARGE))
     folder = tmp_path / "threads" / "t"
-    (value,) = (folder / "values").iterdir()
-    assert [each for each in done if each[1] != folder and each[1] != folder.parent] == [
-        ("synced", folder / ".new"),
-        ("named", value),
-        ("synced", folder / "values"),
-        ("synced", folder / ".new"),
-        ("named", file_of(tmp_path, stored)),
-        ("synced", folder / "checkpoints"),
+    (value_file,) = (folder / "values").iterdir()
+    above = {folder.stat().st_ino, folder.parent.stat().st_ino}
+    assert [each for each in done if each[1] not in above] == [
+        ("synced", value_file.stat().st_ino),
+        ("named", value_file.stat().st_ino),
+        ("synced", value_file.parent.stat().st_ino),
+        ("synced", checkpoint_file.stat().st_ino),
+        ("named", checkpoint_file.stat().st_ino),
+        ("synced", checkpoint_file.parent.stat().st_ino),
     ]
-    assert {("synced", folder), ("synced", folder.parent)} <= set(done)  # for the folders that are new
+    assert above <= {each for _, each in done}  # for the folders that are new
 
 
 KILLED = """

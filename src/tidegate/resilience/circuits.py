@@ -176,7 +176,6 @@ class MemoryCircuits:
             circuit.failed_tick = self._clock.monotonic()
             circuit.reset_timeout = reset_timeout
             circuit.probes = 0
-            circuit.probing = False
             return opens
 
     async def clear(self, name: str, generation: int) -> bool:
@@ -190,7 +189,6 @@ class MemoryCircuits:
             circuit.failures = 0
             circuit.reason = None
             circuit.probes = 0
-            circuit.probing = False
             return True
 
     def release(self, name: str, generation: int) -> None:
@@ -216,11 +214,11 @@ _FAIL: Final = """
     UPDATE circuits SET generation = generation + (open OR failures + 1 >= :threshold),
         open = (open OR failures + 1 >= :threshold), failures = failures + 1, reason = :reason,
         failed_at = tidegate_now(), failed_tick = tidegate_ticks(), reset_timeout = :reset_timeout,
-        probes = 0, probing = 0
+        probes = 0
     WHERE name = :name AND generation = :generation RETURNING open
 """
 _CLEAR: Final = """
-    UPDATE circuits SET generation = generation + open, open = 0, failures = 0, reason = NULL, probes = 0, probing = 0
+    UPDATE circuits SET generation = generation + open, open = 0, failures = 0, reason = NULL, probes = 0
     WHERE name = :name AND generation = :generation RETURNING 1
 """
 _RELEASE: Final = "UPDATE circuits SET probing = 0 WHERE name = :name AND generation = :generation"

@@ -24,6 +24,9 @@ TYPES: Final = ("LOC", "ENTITY")
 _LARGE_CITY = 500_000
 """Inhabitants from which a city comes before a state of the same name (New York), and is known without context."""
 
+_KNOWN_CITY = 100_000
+"""Inhabitants from which a city without a rival is taken to be meant: the data set lacks smaller places of its name."""
+
 _LONGEST_NAME = 200
 _LARGEST_REQUEST = 64 * 1024
 _ALTERNATIVES = 3
@@ -66,7 +69,7 @@ class Gazetteer:
         self._places: dict[str, list[int]] = {}
         self._areas: dict[str, set[tuple[str, str]]] = {}
         for number, line in enumerate(lines):
-            own, others, record = line.rstrip("\n").split("\t")
+            own, others, record = line.split("\t")
             self._records.append(record)
             for name in own.split("|"):
                 self._places.setdefault(name, []).append(number)
@@ -97,7 +100,7 @@ class Gazetteer:
             return None
         candidates.sort(key=_rank)
         place, *others = candidates
-        confidence, why = _confidence(place, others, "in the area named" if known else "in the data set")
+        confidence, why = _confidence(place, others, is_located=bool(known))
         if len(known) < len(qualifiers):
             confidence, why = "low", f"{why}; not every area named is in the data set"
         if certain and not (confidence == "high" and place["own_name"] and _is_large(place)):
@@ -135,20 +138,21 @@ def _is_large(place: JSON) -> bool:
     return place["kind"] == "country" or (place["kind"] == "city" and int(place["population"]) >= _LARGE_CITY)
 
 
-def _confidence(place: JSON, others: list[JSON], where: str) -> tuple[str, str]:
+def _confidence(place: JSON, others: list[JSON], *, is_located: bool) -> tuple[str, str]:
     """Return `high`, `medium` or `low`, and why: how the place compares with the others of its name."""
+    where = "in the area named" if is_located else "in the data set"
+    is_known = is_located or place["kind"] != "city" or place["population"] >= _KNOWN_CITY
+    best = "high" if place["own_name"] and is_known else "medium"
     rivals = [
         other for other in others if place["kind"] != "country" or other.get("country_code") != place["country_code"]
     ]
     if not rivals:
-        if place["own_name"]:
-            return "high", f"the only place of this name {where}"
-        return "medium", f"the only place {where} that is also known by this name"
+        return best, f"the only place {'' if place['own_name'] else 'also '}known by this name {where}"
     if place["kind"] == "region" or any(rival["kind"] == "region" for rival in rivals):
         return "medium", f"the {place['kind']} comes before {len(rivals)} more of this name {where}"
     total = sum(map(_weight, rivals)) + _weight(place)
     share = _weight(place) / total if total else 0.0
-    confidence = "high" if share >= 0.95 and place["own_name"] else "medium" if share >= 0.5 else "low"
+    confidence = best if share >= 0.95 else "medium" if share >= 0.5 else "low"
     return confidence, f"the most prominent of {len(rivals) + 1} places of this name {where}, by kind and population"
 
 
@@ -171,7 +175,7 @@ _loading = threading.Lock()
 @functools.cache
 def _load() -> Gazetteer:
     packed = resources.files("tidegate.services").joinpath("data", "gazetteer.tsv.gz").read_bytes()
-    return Gazetteer(gzip.decompress(packed).decode().splitlines())
+    return Gazetteer(gzip.decompress(packed).decode().split("\n"))
 
 
 def load() -> Gazetteer:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence, Set
 from importlib.metadata import version
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,33 +30,48 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 _log = logging.getLogger("tidegate.telemetry")
 
 
-class Collector(requests.Session):
-    """The HTTP session of one exporter, which knows what came of its last request."""
+class Complaints:
+    """What is wrong with the collector, each thing said once, whichever exporter meets it first."""
 
-    def __init__(self, complaints: set[str]) -> None:
-        """Share `complaints` between exporters, so that a collector that is down is named once, not once a signal."""
+    def __init__(self) -> None:
+        """Begin with nothing to complain about."""
+        self._said: set[str] = set()
+        self._lock = Lock()
+
+    def say(self, problem: str) -> None:
+        """Log the problem, unless that was done before."""
+        with self._lock:
+            known = problem in self._said
+            self._said.add(problem)
+        if not known:
+            _log.warning("telemetry is lost, nothing else is affected: %s", problem)
+
+
+class Collector(requests.Session):
+    """The HTTP session of one exporter, which knows what is wrong with the collector."""
+
+    def __init__(self, complaints: Complaints) -> None:
+        """Complain here."""
         super().__init__()
         self._complaints = complaints
-        self._last = "it does not answer"
+        self._problem = ""
 
     def request(self, method: str, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request and remember what came of it."""
+        """Send a request and remember what was wrong with it, if anything was."""
         address = urlsplit(str(url))
-        where = address.netloc.rpartition("@")[2]  # without credentials
-        self._last = f"{where} does not answer"
+        where = address.netloc.rpartition("@")[2] or "the collector"  # without credentials
+        self._problem = self._problem or f"{where} does not answer"
         try:
             response = super().request(method, url, *args, **kwargs)
         except requests.RequestException as error:
-            self._last = f"{where} does not answer ({type(error).__name__})"
+            self._problem = f"{where} does not answer ({type(error).__name__})"
             raise
-        self._last = f"{where} answers {response.status_code} to {address.path}"
+        self._problem = "" if response.ok else f"{where} answers {response.status_code} to {address.path}"
         return response
 
     def gave_up(self) -> None:
-        """Say, once, why something was not sent."""
-        if self._last not in self._complaints:
-            self._complaints.add(self._last)
-            _log.warning("telemetry is lost, nothing else is affected: %s", self._last)
+        """Say why something was not sent."""
+        self._complaints.say(self._problem or "there was not enough time to send it")
 
 
 class SpanExporter(OTLPSpanExporter):
@@ -69,7 +84,10 @@ class SpanExporter(OTLPSpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send the spans; repeats what may pass, for as long as OTEL_EXPORTER_OTLP_TIMEOUT says."""
-        result = super().export(spans)
+        try:
+            result = super().export(spans)
+        except requests.RequestException:  # the SDK lets a refused connection through up to 1.39
+            result = SpanExportResult.FAILURE
         if result is not SpanExportResult.SUCCESS:
             self._collector.gave_up()
         return result
@@ -87,7 +105,10 @@ class MetricExporter(OTLPMetricExporter):
         self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **kwargs: Any
     ) -> MetricExportResult:
         """Send the metrics; repeats what may pass, for as long as OTEL_EXPORTER_OTLP_TIMEOUT says."""
-        result = super().export(metrics_data, timeout_millis or 10_000, **kwargs)
+        try:
+            result = super().export(metrics_data, timeout_millis or 10_000, **kwargs)
+        except requests.RequestException:
+            result = MetricExportResult.FAILURE
         if result is not MetricExportResult.SUCCESS:
             self._collector.gave_up()
         return result
@@ -98,48 +119,44 @@ def start(traces: Set[str], measurements: Set[str], *, grace: float) -> Callable
 
     Returns what sends the rest and stops, in `grace` seconds at most.
     """
-    complaints: set[str] = set()
-    collectors: list[Collector] = []
-    stops: list[Callable[[], object]] = []
-
-    def collector() -> Collector:
-        collectors.append(Collector(complaints))
-        return collectors[-1]
-
+    complaints = Complaints()
+    tracing, metering = Collector(complaints), Collector(complaints)
+    stops: list[tuple[Collector, Callable[[], object]]] = []
     if traces:
-        tracing = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        tracer_provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         if "otlp" in traces:
-            tracing.add_span_processor(BatchSpanProcessor(SpanExporter(collector())))
+            tracer_provider.add_span_processor(BatchSpanProcessor(SpanExporter(tracing)))
         if "console" in traces:
-            tracing.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
-        trace.set_tracer_provider(tracing)
-        stops.append(tracing.shutdown)
+            tracer_provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
+        trace.set_tracer_provider(tracer_provider)
+        stops.append((tracing, tracer_provider.shutdown))
     if measurements:
         readers: list[MetricReader] = []
         if "otlp" in measurements:
-            readers.append(PeriodicExportingMetricReader(MetricExporter(collector())))
+            readers.append(PeriodicExportingMetricReader(MetricExporter(metering)))
         if "console" in measurements:
             readers.append(PeriodicExportingMetricReader(ConsoleMetricExporter(out=sys.stderr)))
-        metering = MeterProvider(readers, resource=_resource(), shutdown_on_exit=False)
-        metrics.set_meter_provider(metering)
-        stops.append(metering.shutdown)
+        meter_provider = MeterProvider(readers, resource=_resource(), shutdown_on_exit=False)
+        metrics.set_meter_provider(meter_provider)
+        stops.append((metering, meter_provider.shutdown))
 
-    # What the settings are wrong about has been said by now. From here on the SDK would report every batch.
+    # What is wrong with the settings has been said by now. From here on the SDK would report every batch.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     logging.getLogger("opentelemetry.sdk").setLevel(logging.ERROR)
 
     def shutdown() -> None:
         # The SDK's shutdown waits out its retries, 7 s for a port that nobody listens on, and takes no smaller limit.
         # Its threads and these are daemons, so that what hangs is left behind.
-        threads = [Thread(target=stop, name="tidegate telemetry", daemon=True) for stop in stops]
-        for thread in threads:
+        threads = [
+            (collector, Thread(target=stop, name="tidegate telemetry", daemon=True)) for collector, stop in stops
+        ]
+        for _, thread in threads:
             thread.start()
         deadline = time.monotonic() + grace
-        for thread in threads:
+        for collector, thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        if any(thread.is_alive() for thread in threads):
-            for unfinished in collectors:
-                unfinished.gave_up()
+            if thread.is_alive():
+                collector.gave_up()
 
     return shutdown
 

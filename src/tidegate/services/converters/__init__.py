@@ -70,7 +70,7 @@ def _convert_text(data: bytes, form: Format, source: str, media_type: str | None
         return markdown.convert(text, source=source)
     from tidegate.services.converters import plain
 
-    return plain.convert(text)
+    return plain.convert(text, source=source)
 
 
 def _charset(media_type: str | None) -> str | None:

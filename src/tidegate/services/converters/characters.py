@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
+_SLICE = 1 << 18
+"""Characters that are cleaned in one go: a regex holds the interpreter's lock, and with it the event loop, that long."""
+
+_ASCII_BREAKS = bytes.maketrans(b"\r\x0b\x0c\x1c\x1d\x1e", b"\n\n\n\n\n\n")
+_ASCII_UNSEEN = bytes([*range(9), *range(14, 28), 31, 127])
 _LINE_BREAKS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # Control characters, soft hyphens, what turns the reading direction around, zero-width spaces, byte order marks,
 # noncharacters, and the invisible tag characters that can carry text which only a model sees.
@@ -14,22 +20,42 @@ _UNSEEN = re.compile(
 )
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _SYMBOL_BULLETS = re.compile("[\uf0a7\uf0a8\uf0b7\uf0d8\uf076]")
-_SPACES = re.compile(r"[^\S\n]+")
+_OTHER_SPACES = re.compile(r"[^\S\n ]")
 _LONG_MARKS = re.compile(r"[^\w\s\x00-\u02ff]{31,}")
+
+
+def slices(text: str) -> Iterator[str]:
+    """Cut the text, if it is long, before an ASCII character, which depends on none before it."""
+    start = 0
+    while len(text) - start > _SLICE:
+        end = start + _SLICE
+        while end < len(text) and (text[end] == "\n" or not text[end].isascii()) and end < start + 2 * _SLICE:
+            end += 1
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def clean(text: str) -> str:
     """Return the text without unseen characters, its line breaks all `\\n`, in NFC; spaces stay as they are."""
     if text.isascii():
-        return _UNSEEN.sub("", _LINE_BREAKS.sub("\n", text))
-    text = _UNSEEN.sub("", _LINE_BREAKS.sub("\n", text))
-    text = _SYMBOL_BULLETS.sub("\u2022", _SURROGATES.sub("\ufffd", text))
-    return unicodedata.normalize("NFC", _LONG_MARKS.sub(_stream_safe, text))
+        data = text.encode("ascii").replace(b"\r\n", b"\n").translate(_ASCII_BREAKS, _ASCII_UNSEEN)
+        return data.decode("ascii")
+    return "".join(map(_clean, slices(text)))
+
+
+def spaced(text: str) -> str:
+    """Make every run of spaces one space, line by line."""
+    if not text.isascii() or "\t" in text:
+        text = "".join(_OTHER_SPACES.sub(" ", part) for part in slices(text))
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return text
 
 
 def tidy(text: str) -> str:
     """Clean prose or table rows: runs of spaces become one space, and blank lines go, so that a block holds none."""
-    lines = (line.strip() for line in _SPACES.sub(" ", clean(text)).split("\n"))
+    lines = (line.strip() for line in spaced(clean(text)).split("\n"))
     return "\n".join(line for line in lines if line)
 
 
@@ -42,6 +68,12 @@ def tidy_code(text: str) -> str:
 def one_line(text: str) -> str:
     """Clean a title or a table cell, which is one line."""
     return " ".join(tidy(text).split("\n"))
+
+
+def _clean(text: str) -> str:
+    text = _UNSEEN.sub("", _LINE_BREAKS.sub("\n", text))
+    text = _SYMBOL_BULLETS.sub("\u2022", _SURROGATES.sub("\ufffd", text))
+    return unicodedata.normalize("NFC", _LONG_MARKS.sub(_stream_safe, text))
 
 
 def _stream_safe(found: re.Match[str]) -> str:

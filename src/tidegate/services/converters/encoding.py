@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 
+from tidegate.services.converters.characters import slices
+
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16: its mark begins with theirs
@@ -23,6 +25,7 @@ _DECLARABLE = re.compile(
 _META_CHARSET = re.compile(rb"""<meta\b[^<>]{0,500}?charset\s{0,20}=\s{0,20}["']?\s{0,20}([\w.:-]{1,40})""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""^\s{0,200}<\?xml\b[^<>]{0,200}?encoding\s{0,20}=\s{0,20}["']([\w.:-]{1,40})""")
 _CONTROLS = bytes([*range(9), 11, *range(14, 27), *range(28, 32), 127])
+_C1_CONTROL = re.compile("[\u0080-\u0084\u0086-\u009f]")
 _DOUBLY_ENCODED = re.compile("[\u00c2-\u00df][\u0080-\u00bf]|[\u00e0-\u00ef][\u0080-\u00bf]{2}|[\u00f0-\u00f4][\u0080-\u00bf]{3}")
 _SAMPLE_BYTES = 64 * 1024
 
@@ -59,8 +62,9 @@ def decode(data: bytes, *, declared: str | None = None) -> str:
         except UnicodeDecodeError:
             pass  # the declaration is wrong, as declarations often are
     lenient = data.decode("utf-8", "replace")
-    damaged = lenient.count("\ufffd")
-    intact = sum(map(len, re.findall(r"[^\x00-\x7f\ufffd]+", lenient)))
+    sample = lenient[: 16 * _SAMPLE_BYTES]
+    damaged = sample.count("\ufffd")
+    intact = sum(map(len, re.findall(r"[^\x00-\x7f\ufffd]+", sample)))
     if intact > 10 * damaged:
         return _unspoilt(lenient)
     return data.decode(_likeliest(data), "replace")
@@ -118,9 +122,9 @@ def _unspoilt(text: str) -> str:
 
     The proof is a C1 control character, which no text has on purpose: `â\\x80\\x93` was a dash.
     """
-    if not re.search("[\u0080-\u0084\u0086-\u009f]", text):
+    if text.isascii() or not any(_C1_CONTROL.search(part) for part in slices(text)):
         return text
-    return _DOUBLY_ENCODED.sub(_once_encoded, text)
+    return "".join(_DOUBLY_ENCODED.sub(_once_encoded, part) for part in slices(text))
 
 
 def _once_encoded(found: re.Match[str]) -> str:

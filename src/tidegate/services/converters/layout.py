@@ -243,7 +243,7 @@ def _piece(block: _Block, level: int, words: frozenset[str]) -> Piece:
         offset = len(before) if whole.startswith(before) else len(before) - 1  # the hyphen at the end is gone
         offset += len(whole[offset:]) - len(whole[offset:].lstrip())
         turns.append((offset, page))
-    return Piece(block.kind, whole, level, block.parts[0][0], tuple(turns))
+    return Piece(block.kind, whole, level, block.parts[0][0], tuple(turns), ready=block.kind != "heading")
 
 
 def _prose(block: _Block, texts: Sequence[str], words: frozenset[str]) -> str:

@@ -21,7 +21,7 @@ _FILE_NAME = re.compile(r"(?:microsoft word|powerpoint) - |^untitled|\.(?:docx?|
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One block to be. `page` is where it begins, 0 where there are no pages; `turns` are the offsets in `text` at
-    which further pages begin, with their numbers. Where there are turns, `text` is tidy already: they must stay true.
+    which further pages begin, with their numbers, if it is `ready`: tidy already, so that offsets stay true.
     """
 
     kind: BlockKind
@@ -29,6 +29,7 @@ class Piece:
     level: int = 0
     page: int = 0
     turns: tuple[tuple[int, int], ...] = ()
+    ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def assemble(found: Converted, *, data: bytes, source: str, media_type: str, max
 
 
 def _tidied(piece: Piece) -> str:
-    if piece.turns:
+    if piece.ready:
         return piece.text
     if piece.kind == "code":
         return tidy_code(piece.text)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tidegate.services.converters.characters import clean
+from tidegate.errors import DocumentTooLarge
+from tidegate.services.converters.characters import clean, spaced
 from tidegate.services.converters.lines import (
     breaks_off,
     continues,
@@ -24,7 +25,10 @@ from tidegate.services.converters.lines import (
 from tidegate.services.converters.pieces import Converted, Piece
 from tidegate.state import BlockKind
 
-_CELL_GAP = re.compile(r"\t+| {3,}|\s\|\s")
+MAX_LINES = 1_000_000
+"""Lines that are read, at about 20 µs each: nobody reads a text as long."""
+
+_CELL_GAP = re.compile(r"\t+| {3,}| \| ")
 _RULE = re.compile(r"[\s\W_]{3,}$")
 _SENTENCE_OPENERS = frozenset("After Although As At Before By During For From In On Since When While With".split())
 _NEIGHBOURS = 8
@@ -47,10 +51,17 @@ class _Group:
         return unwrap(self.lines, words)
 
 
-def convert(text: str) -> Converted:
-    """Find the blocks of a plain text, whether or not blank lines part its paragraphs."""
+def convert(text: str, *, source: str) -> Converted:
+    """Find the blocks of a plain text, whether or not blank lines part its paragraphs.
+
+    Raises:
+        DocumentTooLarge: more lines than are read.
+    """
     text = clean(text.replace("\n\f", "\n"))
-    words = words_of(text) if re.search(r"\w-\n", text) else frozenset[str]()
+    count = text.count("\n")
+    if count > MAX_LINES:
+        raise DocumentTooLarge(source, f"it has {count:,} lines, more than {MAX_LINES:,}", "split it")
+    words = words_of(text) if "-\n" in text else frozenset[str]()
     pieces: list[Piece] = []
     for chunk in _chunks(text):
         pieces += _pieces(chunk, words, first=not pieces)
@@ -83,15 +94,15 @@ def _pieces(chunk: list[str], words: frozenset[str], *, first: bool) -> Iterator
         group = groups[index]
         if group.kind == "rows":
             rows = (" | ".join(_CELL_GAP.split(line)) for line in group.lines)
-            yield Piece("table", "\n".join(rows))
+            yield _piece("table", "\n".join(rows))
         elif group.kind == "item":
             text = unmarked(group.text(words))
             title = len(chunk) == len(group.lines) == 1 and is_heading(text)
-            yield _heading(text) if title else Piece("list_item", text)
+            yield _heading(text) if title else _piece("list_item", text)
             yield from _set_aside(group.aside)
         elif _is_prose(group):
             text = group.text(words)
-            yield Piece("caption" if is_caption(text) else "paragraph", text)
+            yield _piece("caption" if is_caption(text) else "paragraph", text)
             yield from _set_aside(group.aside)
         else:
             end = index + 1
@@ -110,32 +121,36 @@ def _labelled(labels: list[str], *, first: bool, followed: bool, alone: bool) ->
     signature or a list of names, and headings only where prose is near.
     """
     if first and is_heading(labels[0]):
-        yield Piece("heading", labels.pop(0), level=1)
+        yield _piece("heading", labels.pop(0), level=1)
     elif followed and len(labels) > 1 and is_heading(labels[0]) and not is_row(labels[0]) and is_row(labels[1]):
         yield _heading(labels.pop(0))
     last = labels.pop() if followed and labels and is_heading(labels[-1]) and not is_row(labels[-1]) else None
     if sum(map(is_row, labels)) >= max(3, 0.4 * len(labels)):
-        yield Piece("table", "\n".join(labels))
+        yield _piece("table", "\n".join(labels))
     elif len(labels) == 1 or not alone:
         for label in labels:
             kind: BlockKind = "caption" if is_caption(label) or not alone else "paragraph"
-            yield _heading(label) if is_heading(label) else Piece(kind, label)
+            yield _heading(label) if is_heading(label) else _piece(kind, label)
     elif labels:
-        yield Piece("paragraph", "\n".join(labels))
+        yield _piece("paragraph", "\n".join(labels))
     if last:
         yield _heading(last)
+
+
+def _piece(kind: BlockKind, text: str, level: int = 0) -> Piece:
+    return Piece(kind, spaced(text), level, ready=True)
 
 
 def _set_aside(lines: list[str]) -> Iterator[Piece]:
     if lines and is_heading(lines[0]) and not any(map(continues, lines)):
         yield from map(_heading, lines)
     elif lines:
-        yield Piece("caption", " ".join(lines))
+        yield _piece("caption", " ".join(lines))
 
 
 def _heading(text: str) -> Piece:
     number = re.match(r"\d+(?:\.\d+)*", text)
-    return Piece("heading", text, level=min(6, number[0].count(".") + 2) if number else 2)
+    return _piece("heading", text, level=min(6, number[0].count(".") + 2) if number else 2)
 
 
 def _is_prose(group: _Group) -> bool:
@@ -153,10 +168,10 @@ def _groups(lines: list[str]) -> Iterator[_Group]:
     index = 0
     while index < len(lines):
         line = lines[index]
-        cells = bool(_CELL_GAP.search(line))
+        cells = _has_cells(line)
         if group and group.kind == "rows" and cells:
             group.lines.append(line)
-        elif cells and index + 1 < len(lines) and _CELL_GAP.search(lines[index + 1]):
+        elif cells and index + 1 < len(lines) and _has_cells(lines[index + 1]):
             if group:
                 yield group
             group = _Group("rows", [line])
@@ -178,6 +193,10 @@ def _groups(lines: list[str]) -> Iterator[_Group]:
         index += 1
     if group:
         yield group
+
+
+def _has_cells(line: str) -> bool:
+    return len(line) < 1000 and bool(_CELL_GAP.search(line))
 
 
 def _widths(lines: list[str]) -> list[int]:
@@ -241,10 +260,11 @@ def _insertion(lines: list[str], index: int, group: _Group, widths: list[int]) -
     if end == index or end == len(lines) or width < 60 or not lines[index][0].isupper() or marker(lines[end]):
         return 0
     following = lines[end]
-    opening = len(last.split()) <= 4 and last.partition(" ")[0] in _SENTENCE_OPENERS
+    opening = len(last) < 60 and len(last.split()) <= 4 and last.partition(" ")[0] in _SENTENCE_OPENERS
     if ends_sentence(last) or not (opening or len(last) > 0.6 * width) or len(following) < 0.5 * width:
         return 0
-    if sum(word[0].islower() for word in following.split()) < 0.4 * len(following.split()):
+    words = following[:500].split()
+    if sum(word[0].islower() for word in words) < 0.4 * len(words):
         return 0  # a row of a table, not prose
     certain = following[0].islower() or following[0].isdigit()
     return end - index if certain or (is_heading(lines[index]) and not ends_sentence(lines[end - 1])) else 0

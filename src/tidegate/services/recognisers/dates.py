@@ -123,8 +123,10 @@ _FORMS: Final[list[tuple[re.Pattern[str], _Reader]]] = [
     )
 ]
 _ANCHOR: Final = re.compile(
-    rf"(?<![\w.,/#$-])(?:\d{{1,4}}(?!\d)|{_month}|[QH][1-4](?!\w)|(?i:first|second|third|fourth)(?= ))"
+    rf"(?<![\w.,/#$-])(?:\d{{4}}(?!\d)|\d{{1,2}}(?!\d)(?=[./-]\d|(?:st|nd|rd|th)?(?:{_of}[JFMASOND]|{_to}\d))"
+    rf"|{_month}|[QH][1-4](?!\w)|(?i:first|second|third|fourth)(?= (?:quarter|half)))"
 )
+_BARE: Final = re.compile(_year)
 
 
 def find_dates(text: str, start: int = 0, end: int | None = None, *, table: bool = False) -> list[Amount]:
@@ -146,9 +148,6 @@ def find_dates(text: str, start: int = 0, end: int | None = None, *, table: bool
             found.append(date)
         position = date.end if date is not None else anchor.end()
     return found
-
-
-_BARE: Final = re.compile(_year)
 
 
 def _read(text: str, start: int, end: int) -> Amount | None:

@@ -25,6 +25,7 @@ _RUN = re.compile(  # 12 500 is one number only beside a currency that is writte
     r"|(?:(?<=[€₽])|(?<=[€₽] )|(?<=(?:EUR|PLN|CZK|SEK|NOK|DKK|RUB|CHF|ZAR) ))\d{1,3}(?: \d{3}){1,4}(?:,\d{1,2})?(?!\d)"
     r"|(?:(?<![\w.])\.)?\d[\d.,'\u2019]*"
 )
+_MARKED = re.compile(rf"(?:{_symbol}|[A-Z])[ (|\u2212-]{{0,5}}\Z")  # a quick look whether it is worth another
 _PREFIX = re.compile(
     rf"(?P<minus>(?<![\w)])[-\u2212])?"
     rf"(?:(?<![\w$])(?P<country>{_any(DOLLARS)}) ?\$|(?<![\w$])(?P<symbol>{_symbol})|(?<!\w)(?P<code>{_code}))"
@@ -102,7 +103,11 @@ def _read(text: str, run: re.Match[str], floor: int) -> _Number | None:
     first, last = run.start(), run.start() + len(raw)
     if len(raw) > LONGEST_NUMBER:
         return None
-    before = _PREFIX.search(text, max(floor, first - 12), first)
+    before = (
+        _PREFIX.search(text, max(floor, first - 12), first)
+        if _MARKED.search(text, max(floor, first - 6), first)
+        else None
+    )
     if before is None and first > floor and (text[first - 1].isalpha() or text[first - 1] == "_"):
         return None
     closed = before is not None and before["open"] is not None and text.startswith(")", last)

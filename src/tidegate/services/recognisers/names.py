@@ -98,7 +98,7 @@ def _breaks(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _unlinked(text: str, link: re.Match[str], start: int, end: int) -> list[tuple[int, int]]:
-    """Return the link as a cut, unless it holds a name together: `Bank of America`, `the Food and Drug Administration`."""
+    """Return the link as a cut, unless it holds a name together: `Bank of America`, `the Food and Drug Office`."""
     before = [plain(word) for word in WORD.findall(text, max(start, link.start() - 40), link.start())]
     after = [plain(word) for word in WORD.findall(text, link.end(), min(end, link.end() + 2 * LONGEST))]
     if link["of"] == "of":

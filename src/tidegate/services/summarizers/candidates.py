@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ from tidegate.services.summarizers.words import stems, tokens
 from tidegate.state import Document
 
 _FEWEST_WORDS, _MOST_WORDS = 6, 70
-_SHORT, _LONG = 12, 45  # words below which a sentence says little, and from which it is too much to take in at once
+_FEWEST_OF_NOTE = 8  # words, where no full stop tells that something was said
+_SHORT, _LONG = 20, 45  # words below which a sentence says little, and from which it is too much to take in at once
 _ENDS = tuple(".!…。！｡।॥۔։።")
 _CLOSING = "\"'”’»›)]}）」』"
 _OPENING = "\"'“‘«‹([{「『"
@@ -34,17 +36,20 @@ _BOILERPLATE = re.compile(
     r"\b(?:shown|listed|described|set forth|see|refer to|discussed|included) (?:in )?(?:the )?[\"“(]?"
     r"(?:above|below|note|item|fig\.|figure|table|part|section|exhibit|appendix)\b|\bpage \d"
 )
-_INSTRUCTS = re.compile(r"(?:see|refer to|indicate|check|click|state the|note that)\b")
+_INSTRUCTS = re.compile(r"(?:see|refer to|indicate|check|click|state the|note that|key ?words|index terms)\b")
 _CITATION = re.compile(r"\(\d{4}[a-z]?\)|\bet al\b|\bpp?\. ?\d|\bvol\. ?\d")
 _CONNECTS = re.compile(
-    r"(?:first|second|third|last|in addition|for (?:example|instance)|as a result|in contrast|in other words|of these|"
-    r"at (?:this|that) (?:time|point)|in (?:this|that|these|those|such)|on the other hand|by contrast|to this end),? ",
+    r"(?:first|second|third|last|in addition|for (?:example|instance)|as a result|in contrast|in other words|"
+    r"on the other hand|by contrast|[a-z]+ly), |"
+    r"(?:of these|at (?:this|that)|in (?:this|that|these|those|such)|to this end)\b"
 )
-_SETS_SCENE = re.compile(r"it (?:is|was) (?:in|on|at|during|only|not until)\b")
-_INTRODUCES = re.compile(
-    r"\b(?:is|are|was|were) (?:an?|the|one of)\b|\brefers? to\b|\bpurpose of\b|"
-    r"\bwe (?:present|propose|introduce|describe|report)\b|"
-    r"\b(?:this|the) (?:present )?(?:paper|article|report|document|study|memo(?:randum)?|guide|handbook|policy|work)\b",
+_SETS_SCENE = re.compile(r"it (?:is|was) (?:in|on|at|during|only|not until)\b|there (?:is|are|was|were)\b")
+_DEFINES = re.compile(r"\b(?:is|are|was|were) (?:an?|the|one of)\b|\brefers? to\b")
+_ANNOUNCES = re.compile(
+    r"\b(?:this|the|our) (?:paper|article|report|document|study|memo(?:randum)?|guide|handbook|manual|policy|letter) "
+    r"(?:introduces|presents|proposes|describes|examines|explains|reports|covers|sets out|establishes|reviews|"
+    r"discusses|shows|provides|summari[sz]es|is|was)\b|"
+    r"\bwe (?:present|propose|introduce|describe|report)\b|\bpurpose of (?:this|the)\b"
 )
 
 
@@ -52,21 +57,22 @@ _INTRODUCES = re.compile(
 class Candidate:
     """A sentence, its terms, and how well it stands on its own, from 0 to 1.
 
-    `leads` tells that it opens its paragraph, `introduces` that it is built like one that says what something is.
+    `leads` tells that it opens its paragraph; `introduces` is above 1 if it is built like one that says what something,
+    or the document itself, is.
     """
 
     passage: Passage
     terms: tuple[str, ...]
     fitness: float
     leads: bool
-    introduces: bool
+    introduces: float
 
 
 def candidates(document: Document) -> list[Candidate]:
     """Return the sentences of the prose outside lists of references, each text once.
 
-    Where not one reads as a sentence (notes without full stops, a script without them), all are returned that say
-    something.
+    Where not one tells something as a sentence (notes without full stops, a script without them, a form), all are
+    returned that say something.
     """
     sentences: list[Candidate] = []
     notes: list[Candidate] = []
@@ -83,11 +89,14 @@ def candidates(document: Document) -> list[Candidate]:
         folded = text.lower()
         if not _says_something(folded, words):
             continue
-        reads = passage.whole and _reads_as_sentence(text, words)
+        reads = passage.whole and _reads_as_sentence(text, words) and not _INSTRUCTS.match(folded)
         fitness = _fitness(text, folded, words) * (1.0 if passage.kind == "paragraph" else 0.7)
-        introduces = _INTRODUCES.search(folded) is not None
+        introduces = 1.5 if _ANNOUNCES.search(folded) else 1.2 if _DEFINES.search(folded) else 1.0
         found = Candidate(passage, tuple(stems(words)), fitness, leads, introduces)
-        (sentences if reads else notes).append(found)
+        if reads:
+            sentences.append(found)
+        elif len(words) >= _FEWEST_OF_NOTE and not text.endswith(":") and text[0] not in "([":
+            notes.append(found)
     return sentences or notes
 
 
@@ -105,10 +114,10 @@ def _apart(document: Document) -> set[int]:
 
 
 def _says_something(folded: str, words: list[str]) -> bool:
-    if len(words) < _FEWEST_WORDS or sum(map(str.isalpha, folded)) < 0.6 * len(folded):
+    if len(words) < _FEWEST_WORDS or sum(map(str.isalpha, folded)) < 0.6 * (len(folded) - folded.count(" ")):
         return False
     figures = sum(word[0].isdigit() for word in words)
-    return figures <= 0.3 * len(words) and not _FURNITURE.search(folded) and not _INSTRUCTS.match(folded)
+    return figures <= 0.4 * len(words) and not _FURNITURE.search(folded)
 
 
 def _reads_as_sentence(text: str, words: list[str]) -> bool:
@@ -123,7 +132,7 @@ def _fitness(text: str, folded: str, words: list[str]) -> float:
     """Say how well a sentence can be read by itself, from 0 to 1."""
     used = [word.lower().replace("’", "'") for word in words]
     fitness = 1.0 - 1.5 * sum(word[0].isdigit() for word in words) / len(words)
-    points_back = used[0] in DANGLING and not _INTRODUCES.match(folded) and not _SETS_SCENE.match(folded)
+    points_back = used[0] in DANGLING and not _ANNOUNCES.match(folded) and not _SETS_SCENE.match(folded)
     if points_back or _CONNECTS.match(folded):
         fitness *= 0.6
     if not PERSONAL.isdisjoint(used):
@@ -132,7 +141,10 @@ def _fitness(text: str, folded: str, words: list[str]) -> float:
         fitness *= 0.4
     if "?" in text or "!" in text or "\n" in text:
         fitness *= 0.5
-    if not _SHORT <= len(words) <= _LONG:
+    if len(words) > _LONG:
+        fitness *= 0.7
+    fitness *= min(1.0, math.sqrt(len(words) / _SHORT))  # a cosine favours what is short
+    if "(“" in text or '("' in text:  # it defines an abbreviation: a matter of detail
         fitness *= 0.7
     if _BOILERPLATE.search(folded):  # a penalty, as the document may be about copyright
         fitness *= 0.25

@@ -12,8 +12,10 @@ from tidegate.services.summarizers.english import DATE_WORDS
 from tidegate.services.summarizers.words import stem
 
 _CENTROID = 200  # terms: what is rarer in the document says little about all of it
+_CENTRAL = 20  # terms: a word of the title that is not among them says nothing, as on a cover page
 _POOL = 150  # sentences that are compared with one another, which bounds the work at any length
 _NOVELTY = 0.35  # how much being different from what was chosen weighs, against being relevant
+_LATE = 0.4  # how much less the end weighs than the beginning: details, notes and appendices come last
 _OPENING = 12  # sentences among which the one that introduces the subject is looked for
 _DATES = frozenset(map(stem, DATE_WORDS))  # in a report they are everywhere, and say nothing
 
@@ -28,8 +30,8 @@ def choose(
     Half of them are drawn to the beginning, where a document says what it is about; the others come from anywhere.
     `title` holds the terms of the document's title, `names` the terms of its entities with their share of the mentions.
     """
-    if not candidates:
-        return []
+    if len(candidates) <= most:
+        return list(candidates)
     vectors = _vectors(candidates)
     scores = _scores(candidates, vectors, title, names)
     chosen = [_introduction(candidates, scores)]
@@ -49,22 +51,25 @@ def _scores(
     candidates: Sequence[Candidate], vectors: Sequence[Vector], title: Sequence[str], names: Mapping[str, float]
 ) -> list[float]:
     centroid = _centroid(vectors)
-    subject = set(title)
+    central = sorted(centroid, key=lambda term: (-centroid[term], term))[:_CENTRAL]
+    subject = set(title).intersection(central)
     return [
-        _standing(candidate) * (_dot(vector, centroid) + _about(candidate.terms, subject, names))
-        for candidate, vector in zip(candidates, vectors, strict=True)
+        _standing(candidate)
+        * (_dot(vector, centroid) + _about(candidate.terms, subject, names))
+        * (1 - _LATE * at / max(len(candidates), _POOL))
+        for at, (candidate, vector) in enumerate(zip(candidates, vectors, strict=True))
     ]
 
 
 def _standing(candidate: Candidate) -> float:
-    return candidate.fitness * (1.15 if candidate.leads else 1.0) * (1.2 if candidate.introduces else 1.0)
+    return candidate.fitness * (1.15 if candidate.leads else 1.0) * candidate.introduces
 
 
 def _about(terms: Sequence[str], subject: set[str], names: Mapping[str, float]) -> float:
     words = set(terms)
     titled = len(words & subject) / len(subject) if subject else 0.0
     named = math.fsum(names[word] for word in words & names.keys())
-    return 0.1 * titled + 0.3 * min(named, 0.5)
+    return 0.2 * titled + 0.3 * min(named, 0.5)
 
 
 def _earliness(count: int) -> list[float]:
@@ -105,7 +110,7 @@ def _dot(one: Vector, other: Vector) -> float:
 
 def _introduction(candidates: Sequence[Candidate], scores: Sequence[float]) -> int:
     def promise(at: int) -> float:
-        return scores[at] * (1.3 if candidates[at].introduces else 1.0) * math.exp(-at / _OPENING)
+        return scores[at] * candidates[at].introduces * math.exp(-at / _OPENING)
 
     return max(range(min(_OPENING, len(candidates))), key=lambda at: (promise(at), -at))
 

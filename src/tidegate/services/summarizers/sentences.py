@@ -18,7 +18,7 @@ _ASIDE = 400  # characters within which a bracket or quotation holds its sentenc
 _STOP = re.compile(
     r"""(?<![.!?…])(?P<stop>[.!?…]++|[।॥؟۔։።]++|(?P<wide>[。！？｡]++))
         (?P<close>["'”’»›)\]}）」』]*+)
-        (?P<marks>(?:[ \n]?\[[^\[\]\s]{1,6}\])*+)      # of references: end.[12] Next
+        (?P<marks>(?:[ \n]?\[[^\[\]\s]{1,6}\]|[*†‡/¹²³⁴-⁹])*+)  # of references: end.[12] Next
         (?P<gap>\s++|\Z|(?(wide)|(?!)))
       | (?P<break>\n)
     """,
