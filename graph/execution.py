@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
@@ -43,6 +45,7 @@ class Executions:
         self._graph = graph
         self._services = services
         self._registry = registry
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def advance(
         self,
@@ -55,9 +58,17 @@ class Executions:
     ) -> Result:
         """Bring a thread as far as it gets now; `start` creates it, and is never sent to one that exists.
 
+        One execution of a thread at a time in this process: a second caller waits, and finds what the first one did.
+
         Raises:
             ThreadNotFound, DocumentMismatch, IncompatibleThread, CheckpointDamaged, DocumentError, ServiceError.
         """
+        async with self._turns.setdefault(thread_id, asyncio.Lock()):
+            return await self._advance(thread_id, start, when_open, emit, tokens)
+
+    async def _advance(
+        self, thread_id: str, start: Input | None, when_open: Policy | None, emit: Emit | None, tokens: bool
+    ) -> Result:
         config = _config(thread_id, when_open)
         snapshot = await self._snapshot(thread_id)
         record = await self._registry.get(thread_id)

@@ -80,7 +80,7 @@ def enrich_step(enricher: Enricher | None, clock: Clock) -> Callable[[Work, Runn
                 source=enricher.source,
                 attempts=attempts + error.attempts,
                 visits=visits + (1 if error.attempts else 0),
-                error=f"{error.kind}: {error.problem}",
+                error=error.why,
                 retryable=error.retryable,
                 since=(earlier and earlier.since) or timestamp(clock),
             )

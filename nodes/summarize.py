@@ -57,7 +57,7 @@ def summarize_step(summarizer: Summarizer, clock: Clock) -> Step:
             if earlier is not None and earlier.inputs != inputs:
                 earlier = None
             failure = SummaryFailure(
-                error=f"{error.kind}: {error.problem}",
+                error=error.why,
                 retryable=error.retryable,
                 deferred=isinstance(error, CircuitOpen),
                 attempts=(earlier.attempts if earlier else 0) + error.attempts,

@@ -119,10 +119,21 @@ def flaws(layout: Layout, drawn: Chart) -> list[str]:
     return found
 
 
+def parts(layout: Layout) -> list[tuple[float, float, float, float]]:
+    """Return the straight parts of all lines, each a pixel thick, without the pixel at each end."""
+    found = []
+    for line in layout.lines:
+        for (x1, y1), (x2, y2) in pairwise(line.points):
+            thick, short = (0.5, -1) if x1 == x2 else (-1, 0.5)
+            found.append((min(x1, x2) - thick, min(y1, y2) - short, max(x1, x2) + thick, max(y1, y2) + short))
+    return found
+
+
 def test_the_pipeline_is_a_readable_picture() -> None:
     drawn = chart(PIPELINE, None)
     layout = lay_out(drawn)
     assert flaws(layout, drawn) == []
+    assert not [pair for pair in combinations(parts(layout), 2) if overlap(*pair)], "lines cross, or share a way"
     boxes = boxes_of(layout)
     spine = ["start", "ingest", "extract", "gate_enrichment", "gate_summary"]
     assert len({boxes[name].x for name in spine}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -187,6 +188,14 @@ async def test_a_complete_thread_runs_nothing_again(worlds: Any) -> None:
     events: list[Event] = []
     assert await world.executions().advance("t", start, emit=events.append) == first
     assert events == []
+
+
+async def test_callers_that_run_one_thread_at_the_same_time_share_one_execution(worlds: Any) -> None:
+    world = worlds()
+    start, executions = await world.take_in(TEXT), world.executions()
+    first, second = await asyncio.gather(executions.advance("t", start), executions.advance("t", start))
+    assert first == second
+    assert sorted(world.places.asked) == PLACES
 
 
 async def test_a_thread_refuses_another_document(worlds: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -504,9 +506,13 @@ def test_each_event_loop_has_its_own_limit() -> None:
             await asyncio.sleep(0)
 
         await asyncio.gather(*(world.guard.call(attempt) for _ in range(3)))
+        loops.append(weakref.ref(asyncio.get_running_loop()))
 
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
     for _ in range(2):
         asyncio.run(main())
+    gc.collect()
+    assert loops[0]() is None  # what is over is not kept
 
 
 async def test_a_guard_inside_a_guard_keeps_its_failures_to_itself() -> None:

@@ -102,7 +102,7 @@ def _levels(count: int, arcs: _Arcs) -> list[int]:
     ready = [step for step in range(count) if not entering[step]]
     for step in ready:
         for below in leaving[step]:
-            levels[below] = max(levels[below], levels[step] + 1)
+            levels[below] = levels[step] + 1  # the last of those above is the lowest: they come layer by layer
             entering[below] -= 1
             if not entering[below]:
                 ready.append(below)

@@ -151,6 +151,11 @@ class ServiceError(TidegateError):
         self.problem = problem
         self.attempts = attempts
 
+    @property
+    def why(self) -> str:
+        """What happened, in words that stay true: for records that are kept."""
+        return f"{self.kind.replace('_', ' ')}: {self.problem}"
+
 
 class Transient(ServiceError):
     """A failure that may pass: no connection, a timeout, a 5xx, an unusable body. Counts against the circuit."""
@@ -209,3 +214,10 @@ class CircuitOpen(ServiceError):
         super().__init__(service, f"circuit open{because}; try again in {retry_in:.1f} s", attempts=attempts)
         self.retry_in = retry_in
         self.reason = reason
+
+    @property
+    def why(self) -> str:
+        """That the circuit was open, and what the last request before it came to, if this call made one."""
+        return (
+            f"circuit open after {self.__cause__.why}" if isinstance(self.__cause__, ServiceError) else "circuit open"
+        )

@@ -120,8 +120,8 @@ class Enrichment(_Flowing):
 
     `enriched`: `data` is its answer. `not_found`: it knows no such thing, or does not cover this type (`attempts` 0).
     `failed`: the attempts came to nothing. `deferred`: no attempt was admitted, the circuit was open.
-    `attempts` counts requests over the thread's life, `visits` the executions that tried; `error` is the kind of the
-    last failure and, where there was one, its HTTP status; `since` is when it was first missed (ISO 8601, UTC).
+    `attempts` counts requests over the thread's life, `visits` the executions that tried; `error` says what the last
+    failure was, never quoting the answer; `since` is when it was first missed (ISO 8601, UTC).
     """
 
     status: Literal["enriched", "not_found", "failed", "deferred"]

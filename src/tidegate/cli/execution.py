@@ -48,11 +48,18 @@ def execute(
         result = asyncio.run(stream())
     finally:
         shutdown()
-    if not progress.steps and result.status == "complete":
-        again = "" if document is None else "; --fresh runs the document again"
-        typer.echo(f"thread {result.thread_id} was complete already, nothing was run{again}", err=True)
+    if not progress.steps:
+        typer.echo(_why_nothing_ran(result, resumed=document is None), err=True)
     typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if as_json else result_text(result, options))
     if result.status == "waiting":
         raise typer.Exit(WAITING)
     if result.status == "degraded" and fail_on_degraded:
         raise typer.Exit(DEGRADED)
+
+
+def _why_nothing_ran(result: Result, *, resumed: bool) -> str:
+    if result.status == "complete":
+        again = "" if resumed else "; --fresh runs the document again"
+        return f"thread {result.thread_id} was complete already, nothing was run{again}"
+    when = "" if result.retry_in is None else f", the circuit is open for another {result.retry_in:.0f} s"
+    return f"nothing of what is missing can be had now{when}"

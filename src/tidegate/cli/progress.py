@@ -66,6 +66,9 @@ def _line(ended: list[Event]) -> str:
     if "to" in last.detail:
         later = f", retry in {last.detail['retry_in']:.0f} s" if "retry_in" in last.detail else ""
         return f"-> {last.detail['to']} ({last.detail['reason']}{later})"
+    if "revision" in last.detail:
+        missing = f", {last.detail['missing']} missing" if last.detail["missing"] else ""
+        return f"{last.detail['status']}, revision {last.detail['revision']}{missing}"
     counts: Counter[str] = Counter()
     words: dict[str, Any] = {}
     for event in ended:

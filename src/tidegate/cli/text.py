@@ -12,6 +12,7 @@ from tidegate.state import Enrichment, Entity, Sentence
 
 _WIDTH = 100
 _SHOWN = 8  # entities of one type
+_NAMED = 5  # entities that miss the same
 _SHORT = 60  # characters of an answer's value
 _FOR_MACHINES = frozenset({"id", "name", "source", "licence", "confidence", "why", "latitude", "longitude", "iso3"})
 _TYPES = {
@@ -103,7 +104,7 @@ def _entity(entity: Entity, enrichments: Mapping[str, Enrichment]) -> str:
     if record is not None and record.data is not None:
         notes.append(printable(_facts(record.data)))
     elif record is not None and record.status in ("failed", "deferred"):
-        notes.append(f"({record.status}: {record.error})")
+        notes.append(f"({record.status})")
     return _cut(f"  {name:<32}  {'  '.join(notes)}".rstrip())
 
 
@@ -128,16 +129,15 @@ def _missing(result: Result) -> str:
     if not result.missing:
         return ""
     names = {entity.id: entity.text for entity in result.entities}
+    alike: dict[tuple[str, str, bool], list[str]] = {}
+    for item in result.missing:
+        alike.setdefault((item.what, item.why, item.retryable), []).append(printable(names.get(item.id, item.id)))
     lines = [f"Missing ({len(result.missing)})"]
-    for item in result.missing[:_SHOWN]:
-        what = (
-            f"enrichment of {printable(names.get(item.id, item.id))}"
-            if item.what == "enrichment"
-            else "summary by the model"
-        )
-        lines.append(_cut(f"  {what}: {item.why}{'' if item.retryable else ' (final)'}"))
-    if len(result.missing) > _SHOWN:
-        lines.append(f"  … and {len(result.missing) - _SHOWN} more")
+    for (what, why, retryable), of in alike.items():
+        some = ", ".join(of[:_NAMED]) + (f" and {len(of) - _NAMED} more" if len(of) > _NAMED else "")
+        subject = f"enrichment of {some}" if what == "enrichment" else "summary by the model"
+        text = f"{subject}: {why}{'' if retryable else ' (final)'}"
+        lines.append(textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="    "))
     return "\n".join(lines)
 
 

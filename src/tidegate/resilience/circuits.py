@@ -188,7 +188,6 @@ class MemoryCircuits:
             circuit.open = False
             circuit.failures = 0
             circuit.reason = None
-            circuit.probes = 0
             return True
 
     def release(self, name: str, generation: int) -> None:
@@ -218,7 +217,7 @@ _FAIL: Final = """
     WHERE name = :name AND generation = :generation RETURNING open
 """
 _CLEAR: Final = """
-    UPDATE circuits SET generation = generation + open, open = 0, failures = 0, reason = NULL, probes = 0
+    UPDATE circuits SET generation = generation + open, open = 0, failures = 0, reason = NULL
     WHERE name = :name AND generation = :generation RETURNING 1
 """
 _RELEASE: Final = "UPDATE circuits SET probing = 0 WHERE name = :name AND generation = :generation"

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from tenacity import AsyncRetrying, RetryCallState
 
@@ -73,7 +72,7 @@ class Guard:
         self._clock = clock or SystemClock()
         self._random = random or randomness.Random()  # noqa: S311 - jitter
         self._held_until = 0.0
-        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        self._slots: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         self._lock = threading.Lock()
 
     async def call(self, attempt: Callable[[int], Awaitable[T]]) -> Answer[T]:
@@ -198,12 +197,12 @@ class Guard:
             await self._clock.sleep(pause)
 
     def _slots_here(self) -> asyncio.Semaphore:
-        loop = asyncio.get_running_loop()  # a semaphore belongs to the loop that it first waited on
+        loop = asyncio.get_running_loop()  # a semaphore belongs to the loop that it first waited on, and keeps it
         with self._lock:
-            slots = self._slots.get(loop)
-            if slots is None:
-                slots = self._slots[loop] = asyncio.Semaphore(self._settings.concurrency)
-            return slots
+            if loop not in self._slots:
+                self._slots = {other: slots for other, slots in self._slots.items() if not other.is_closed()}
+                self._slots[loop] = asyncio.Semaphore(self._settings.concurrency)
+            return self._slots[loop]
 
     def _shut(self, report: CircuitReport, progress: _Progress) -> CircuitOpen:
         return CircuitOpen(self.name, retry_in=report.retry_in, reason=report.reason or "", attempts=progress.attempts)

@@ -126,7 +126,7 @@ class Chat:
         if status is not None:
             headers = getattr(getattr(error, "response", None), "headers", None)
             failure = from_status(service, status, headers if isinstance(headers, Mapping) else {}, self._clock)
-            if False:
+            if isinstance(failure, NotFound):
                 return Permanent(
                     service, f"{failure.problem}; check that {self.model} exists and where summary.options point"
                 )

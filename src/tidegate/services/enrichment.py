@@ -151,7 +151,7 @@ def read_answer(body: bytes, result: list[str]) -> JSON | None:
         BodyError: it is not JSON, not an object, or not of the bounds that `look_up` promises.
     """
     try:
-        answer: object = json.loads(body, parse_constant=_refuse) if body.strip() else None
+        answer: object = json.loads(body) if body.strip() else None
     except (ValueError, RecursionError):
         raise http.BodyError("the answer is not JSON") from None
     for key in result:
@@ -174,18 +174,14 @@ def _step(answer: object, key: str) -> object:
     raise http.BodyError("the answer has nothing where enrichment.result points")
 
 
-def _refuse(constant: str) -> float:
-    raise ValueError(constant)
-
-
 def _clean(value: Any, depth: int) -> Any:
     """Return the value, fit to be stored: MessagePack has no more than 64 bits, UTF-8 no half of a pair."""
     if isinstance(value, str):
         return _clean_text(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise http.BodyError("the answer holds a number that is too large")
+    if isinstance(value, float) and not math.isfinite(value):  # Python reads NaN and Infinity, which are no JSON
+        raise http.BodyError("the answer holds a number that is none, or too large")
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        raise http.BodyError("the answer holds a number that is too large")
+        raise http.BodyError("the answer holds a number of more than 64 bits")
     if not isinstance(value, (dict, list)):
         return value
     if depth == 0:

@@ -27,6 +27,7 @@ _XML_ENCODING = re.compile(rb"""^\s{0,200}<\?xml\b[^<>]{0,200}?encoding\s{0,20}=
 _CONTROLS = bytes([*range(9), 11, *range(14, 27), *range(28, 32), 127])
 _C1_CONTROL = re.compile("[\u0080-\u0084\u0086-\u009f]")
 _DOUBLY_ENCODED = re.compile("[\u00c2-\u00df][\u0080-\u00bf]|[\u00e0-\u00ef][\u0080-\u00bf]{2}|[\u00f0-\u00f4][\u0080-\u00bf]{3}")
+_ASCII = bytes(range(32, 127))
 _SAMPLE_BYTES = 64 * 1024
 
 
@@ -54,6 +55,11 @@ def decode(data: bytes, *, declared: str | None = None) -> str:
         return data.decode(name, "replace")
     try:
         return _unspoilt(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        pass
+    try:
+        # Surrogates in UTF-8, as some databases write them (CESU-8, UTR #26): pairs count, halves are damage.
+        return data.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     except UnicodeDecodeError:
         pass
     if name:
@@ -106,7 +112,8 @@ def _likeliest(data: bytes) -> str:
     start = data.rfind(b"\n", 0, first.start()) + 1 if first else 0
     start = max(start, first.start() - 1024 if first else 0)
     end = data.find(b"\n", start + _SAMPLE_BYTES, start + 2 * _SAMPLE_BYTES)
-    matches = list(from_bytes(data[start : end if end > 0 else start + _SAMPLE_BYTES]))
+    found = from_bytes(data[start : end if end > 0 else start + _SAMPLE_BYTES])
+    matches = [match for match in found if _ASCII.decode(match.encoding, "replace") == _ASCII.decode()]  # no EBCDIC
     if not matches:
         return "cp1252"
     # Western text is often as plausible in cp1250 (measured: French, German and Swedish paragraphs tie, and cp1250

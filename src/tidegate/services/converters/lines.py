@@ -35,6 +35,7 @@ _JOINING_WORDS = frozenset(
     " this to was we were where which while who with your".split()
 )
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii", "xiii", "xiv", "xv")
+_HYPHENS = ("-", "‐", SOFT_HYPHEN)
 _LAST_WORD = re.compile(r"(\w+(?:-\w+)*)[-‐\ue0cd]$")
 _FIRST_WORD = re.compile(r"\w+")
 _FIGURE = re.compile(r"\d")
@@ -129,9 +130,11 @@ def unwrap(lines: Iterable[str], words: frozenset[str] = frozenset()) -> str:
 
 def _seam(first: str, second: str, words: frozenset[str]) -> tuple[str, str]:
     """Return the first line as it shall end, and what to put between."""
+    if not first.endswith(_HYPHENS):
+        return first, "" if first.endswith(("—", "/")) else " "
     left, right = _LAST_WORD.search(first[-60:]), _FIRST_WORD.match(second)
     if not left or not right:
-        return first, "" if first.endswith(("—", "/")) else " "
+        return first, " "
     before, after = left[1].casefold(), right[0].casefold()
     if (before + after) in words or (before + after).removesuffix("s") in words:
         return first[:-1], ""

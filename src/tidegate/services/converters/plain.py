@@ -69,7 +69,7 @@ def convert(text: str, *, source: str) -> Converted:
         if pieces[index].kind != "heading":
             break
         pieces[index] = replace(pieces[index], kind="paragraph", level=0)
-    return Converted(pieces, "text/1", why_empty=("it holds white space only", "give a document with content"))
+    return Converted(pieces, "text/1", why_empty=("it holds no words", "give a document with content"))
 
 
 def _chunks(text: str) -> Iterator[list[str]]:
@@ -77,7 +77,7 @@ def _chunks(text: str) -> Iterator[list[str]]:
     chunk: list[str] = []
     for line in text.split("\n"):
         stripped = line.strip()
-        if stripped and not _RULE.match(stripped):
+        if stripped and not (len(stripped) < 1000 and _RULE.match(stripped)):
             chunk.append(stripped)
         elif chunk:
             yield chunk
@@ -196,26 +196,25 @@ def _groups(lines: list[str]) -> Iterator[_Group]:
 
 
 def _has_cells(line: str) -> bool:
-    return len(line) < 1000 and bool(_CELL_GAP.search(line))
+    return ("   " in line or "\t" in line or " | " in line) and len(line) < 1000
 
 
 def _widths(lines: list[str]) -> list[int]:
-    """Return how wide the text around each line is wrapped, 0 where it is not wrapped.
+    """Return how wide the text around each line is wrapped, 0 where it is not wrapped; alike for eight at a time.
 
     The width is that of the widest neighbour, or of the next to it where there are many: one line may be two that a
     careless tool joined. Where few neighbours begin as prose goes on, with a small letter, they may be rows or verses
     of like length, and the width counts as 60 at least, so that none of them seems full.
     """
-    widths = []
-    going_on = [line[0].islower() for line in lines]
-    for index in range(len(lines)):
-        near = slice(max(0, index - _NEIGHBOURS), index + _NEIGHBOURS + 1)
-        lengths = sorted(len(line) for line in lines[near] if len(line) <= _WIDEST_WRAP)
-        if 2 * len(lengths) < len(lines[near]):
-            widths.append(0)
-            continue
-        wrapped = sum(going_on[near]) >= 0.3 * len(lengths)
-        widths.append(max(25 if wrapped else 60, lengths[-2 if len(lengths) >= _NEIGHBOURS else -1]))
+    widths: list[int] = []
+    for start in range(0, len(lines), _NEIGHBOURS):
+        near = lines[max(0, start - _NEIGHBOURS) : start + 2 * _NEIGHBOURS]
+        lengths = sorted(len(line) for line in near if len(line) <= _WIDEST_WRAP)
+        width = 0
+        if 2 * len(lengths) >= len(near):
+            wrapped = sum(line[0].islower() for line in near) >= 0.3 * len(lengths)
+            width = max(25 if wrapped else 60, lengths[-2 if len(lengths) >= _NEIGHBOURS else -1])
+        widths += [width] * min(_NEIGHBOURS, len(lines) - start)
     return widths
 
 
@@ -239,9 +238,10 @@ def _starts_item(line: str, item: str, group: _Group | None, width: int) -> bool
         return False
     last = group.lines[-1] if group else ""
     fresh = not last or ((ends_sentence(last) or last.endswith(":")) and not _is_full(last, line, width))
-    if found["bullet"]:
-        return fresh or group is None or group.kind == "item" or not _is_full(last, line, width)
     before = marker(item)
+    if found["bullet"]:
+        another = bool(group and group.kind == "item" and before and before["bullet"] == found["bullet"])
+        return fresh or another or not (found["bullet"] in "–—-" or _is_full(last, line, width))
     expected = {1, *(number + 1 for number in ordinals(before))} if before else {1}
     return not last or bool(ordinals(found) & expected) or (fresh and found[0][:1].isdigit())
 

@@ -140,13 +140,15 @@ class Ballots:
 
     def _is_common(self, ballot: Ballot) -> bool:
         """Say whether the name is made of words that are none, and so but a term that the document sets in capitals."""
-        parts = [part for part in words(ballot.name) if part not in lexicon.FUNCTION]
+        shown = max(ballot.clues.get("ORG", 0.0), ballot.clues.get("LOC", 0.0)) >= LIKELY
+        parts = words(ballot.name)
         if len(parts) == 1:
+            if ballot.name.isupper() and shown:
+                return False  # U.S.
             abstract = not ballot.clues and _ABSTRACT.search(parts[0]) is not None
             last = parts[0].rpartition("-")[2]
             return abstract or last in lexicon.NEVER_ALONE or is_common(parts[0], self._common)
-        known = lexicon.NEVER_ALONE | lexicon.PEOPLES | lexicon.ORGANISATIONS
-        shown = max(ballot.clues.get("ORG", 0.0), ballot.clues.get("LOC", 0.0)) >= LIKELY
+        known = lexicon.FUNCTION | lexicon.NEVER_ALONE | lexicon.PEOPLES | lexicon.ORGANISATIONS
         return not shown and all(part in known or is_common(part, self._common) for part in parts)
 
     def _is_name(self, ballot: Ballot) -> bool:

@@ -30,8 +30,8 @@ _BORN_AFTER: Final = re.compile(r" (?:\((?:born|b\.|n\u00e9e|aged?)(?!\w)|was bo
 _WHO_AFTER: Final = re.compile(r",? (?:who|whose|whom)(?!\w)|, (?:age )?\d{2},")
 _IN_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|visited|of) \Z")
 _LIVES_BEFORE: Final = re.compile(
-    r"(?<!\w)(?:born|birth|raised|grew up|live|lives|lived|living|resides?|resided|based|headquartered|located"
-    r"|died|moved|emigrated|travelled|traveled|arrived|offices?) (?:(?:in|at|near|to) )?\Z"
+    r"(?<!\w)(?:(?:born|raised|grew up|live|lives|lived|living|resides?|resided|based|headquartered|located|died|moved"
+    r"|emigrated|travelled|traveled|arrived|offices?) (?:in|at|near|to)|[Pp]lace of birth:?) \Z"
 )
 _EXPLAINED_BEFORE: Final = re.compile(r"(\w[\w.'\u2019-]*)(?: of \d{4})?,? \((?:the )?[\"\u201c\u2018']?(?:the )?\Z")
 _EXPLAINED_AFTER: Final = re.compile(r",?[\"\u201d\u2019']?\)")

@@ -41,6 +41,8 @@ _HOLDERS: Final = (
     | lexicon.RANKS
     | lexicon.GENERIC_HEADS - {"court", "office", "center", "centre", "conference", "group", "senate"}
 )
+_LOOKALIKES: Final = frozenset({"it", "us", "who"})
+"""Small words that in capitals are none."""
 _INITIALS: Final = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]?")
 
 
@@ -140,7 +142,7 @@ def _drops_first(text: str, found: list[tuple[int, int]], *, person: bool) -> bo
     if person and len(found) > 1 and bare in GIVEN_NAMES:
         return False
     if bare in lexicon.FUNCTION or bare in lexicon.CALENDAR or bare in lexicon.LABELS or _CONTRACTED.fullmatch(bare):
-        return not (word.isupper() and 1 < len(word) <= 3)  # US, IT
+        return not (word.isupper() and bare in _LOOKALIKES)
     if person and bare in lexicon.ROLES | lexicon.RANKS | lexicon.PEOPLES and bare not in lexicon.NOBILITY:
         return True
     return word == "&" or word.isdigit() or not (is_capitalised(word) or bare in lexicon.PARTICLES)
@@ -152,7 +154,7 @@ def _drops_last(text: str, found: list[tuple[int, int]]) -> bool:
     if bare in lexicon.CALENDAR and len(found) > 1 and plain(text[slice(*found[0])]) in GIVEN_NAMES:
         return not is_capitalised(word)  # Theresa May
     if bare in lexicon.FUNCTION or bare in lexicon.LABELS or bare in lexicon.COURTESY:
-        return not word.isupper() or len(word) == 1
+        return not (word.isupper() and bare in _LOOKALIKES)
     return word == "&" or not is_capitalised(word)
 
 

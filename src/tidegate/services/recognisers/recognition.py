@@ -88,7 +88,7 @@ def _writings(groups: Sequence[Group], common: frozenset[str]) -> dict[str, int]
     known: dict[str, int] = {}
     for number, found in enumerate(groups):
         for text in [*(name.text for name in found.names), *found.aliases]:
-            if " " in text or not is_common(plain(text), common):
+            if " " in text or text.isupper() or not is_common(plain(text), common):
                 known.setdefault(text, number)
     expected: dict[str, set[int]] = {}
     for number, found in enumerate(groups):
@@ -127,9 +127,10 @@ def _short(name: str, found: Group) -> str | None:
 
 
 def _entity(document: Document, entry: _Entry) -> Entity:
-    names = entry.names if entry.value is None else [document.slice(span) for span in entry.spans]
-    text = max(names, key=lambda name: (not name.isupper(), len(WORD.findall(name)), len(name)))
-    identity = text if entry.value is None else " ".join(entry.value.values())
+    if entry.value is None:
+        text = identity = max(entry.names, key=lambda name: (not name.isupper(), len(WORD.findall(name)), len(name)))
+    else:
+        text, identity = max(map(document.slice, entry.spans), key=len), " ".join(entry.value.values())
     return Entity(
         id=entity_id(document.id, entry.type, identity),
         text=text,

@@ -20,6 +20,7 @@ from tidegate.state import Document, Entity, EntityType
 
 if TYPE_CHECKING:
     from spacy.language import Language
+    from spacy.tokens import Doc
 
 _TYPES: Final[dict[str, EntityType | None]] = {
     "PERSON": "PERSON",
@@ -81,9 +82,13 @@ class SpacyRecogniser:
                 raise _Stopped
             batch = prose[first : first + _BATCH]
             with self._model.memory_zone():
-                read = self._model.pipe((passage.text for passage in batch), batch_size=_BATCH)
-                for passage, doc in zip(batch, read, strict=True):
-                    yield list(_sightings(passage, [(ent.start_char, ent.end_char, ent.label_) for ent in doc.ents]))
+                read = zip(batch, self._model.pipe(passage.text for passage in batch), strict=True)
+                seen = [list(_sightings(passage, _found(doc))) for passage, doc in read]
+            yield from seen
+
+
+def _found(doc: Doc) -> Iterator[tuple[int, int, str]]:
+    return ((entity.start_char, entity.end_char, entity.label_) for entity in doc.ents)
 
 
 def _sightings(passage: Passage, found: Iterable[tuple[int, int, str]]) -> Iterator[Sighting]:

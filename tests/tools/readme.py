@@ -1,0 +1,111 @@
+"""Write what the program prints into README.md: `python -m tests.tools.readme`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.servers.enrichment import EnrichmentServer
+from tidegate.settings import Settings, in_force
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+SAMPLE = "tests/samples/harbour-report.md"
+
+
+def tidegate(*arguments: str, folder: Path) -> str:
+    """Run the command as README's reader would, from the checkout; return what a terminal shows, uncoloured."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEGATE_", "OTEL_"))}
+    environ["TIDEGATE_CHECKPOINTS"] = f"sqlite:///{folder}/tidegate.db"
+    config = folder / "tidegate.toml"
+    link = folder / "tests"
+    if not link.exists():
+        link.symlink_to(ROOT / "tests")
+    done = subprocess.run(
+        [sys.executable, "-m", "tidegate", *arguments],
+        cwd=folder if config.exists() else ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    return done.stdout.rstrip()
+
+
+def console(command: str, printed: str) -> str:
+    return f"```console\n$ {command}\n{printed}\n```"
+
+
+def run(folder: Path) -> dict[str, str]:
+    return {"run": console(f"make run DOC={SAMPLE}", tidegate("run", SAMPLE, folder=folder))}
+
+
+def graph(folder: Path) -> dict[str, str]:
+    return {"graph": f"```mermaid\n{tidegate('graph', folder=folder)}\n```"}
+
+
+def settings() -> dict[str, str]:
+    rows = [
+        f"| `{row.name}` | {f'`{row.value}`' if row.value else ''} | {row.description} |"
+        for row in in_force(Settings())
+    ]
+    return {"settings": "\n".join(["| setting | default | what it does |", "| --- | --- | --- |", *rows])}
+
+
+def outage(folder: Path, *, reset_timeout: float) -> dict[str, str]:
+    """Take the sample through an outage of a real API on loopback."""
+    with EnrichmentServer() as server:
+        (folder / "tidegate.toml").write_text(
+            f'[enrichment]\nadapter = "http"\nurl = "{server.url}"\ntypes = ["LOC"]\nconcurrency = 1\n'
+            f"reset_timeout = {reset_timeout}\n"
+        )
+        server.down(503)
+        first = tidegate("run", SAMPLE, folder=folder)
+        if len(server.requests) != 3:
+            raise AssertionError(f"{len(server.requests)} requests, not 3")
+        thread = re.search(r"^thread +(\S+)", first, re.MULTILINE)
+        assert thread is not None
+        still = tidegate("resume", thread[1], folder=folder)
+        server.up()
+        time.sleep(reset_timeout)
+        healed = tidegate("resume", thread[1], folder=folder)
+    command = f"tidegate resume {thread[1]}"
+    return {
+        "outage": console(f"tidegate run {SAMPLE}", shortened(first)),
+        "still-down": console(command, shortened(still)),
+        "healed": console(command, shortened(healed)),
+    }
+
+
+def shortened(printed: str) -> str:
+    """Leave out the summary and the entities, which the first example shows."""
+    return re.sub(r"\n\nSummary .*?\n\n(?=Missing|thread )", "\n\n…\n\n", printed, flags=re.DOTALL)
+
+
+def written_into(text: str, blocks: dict[str, str]) -> str:
+    """Replace what follows each marker, up to the next blank line outside of the block."""
+    for name, block in blocks.items():
+        fenced = block.startswith("```")
+        old = r"```\w*\n.*?\n?```" if fenced else r"(?:\|[^\n]*\n)*"
+        pattern = re.compile(rf"(<!-- (?:output: )?{name} -->\n)({old})", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"README.md has no marker {name}")
+        text = pattern.sub(lambda found, block=block, fenced=fenced: found[1] + block + ("" if fenced else "\n"), text)
+    return text
+
+
+def main() -> None:
+    """Rewrite README.md."""
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        blocks = run(Path(one)) | graph(Path(one)) | settings() | outage(Path(other), reset_timeout=30.0)
+    README.write_text(written_into(README.read_text(), blocks))
+
+
+if __name__ == "__main__":
+    main()
