@@ -47,7 +47,8 @@ class SqliteSaver(AsyncSqliteSaver):
                 await _make_wal(connection)
                 await connection.execute("PRAGMA synchronous = FULL")
                 await saver.setup()
-                await connection.execute("BEGIN IMMEDIATE")  # a file that cannot be written shows here, not mid-run
+                await connection.execute("BEGIN IMMEDIATE")
+                await connection.execute("PRAGMA user_version = 1")  # fails here, not mid-run, if it cannot be written
                 await connection.rollback()
             except sqlite3.Error as error:
                 way_out = "make it writable, move it away or name another file"

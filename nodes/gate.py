@@ -30,6 +30,7 @@ from tidegate.state import (
     entities_of,
 )
 from tidegate.store.clock import Clock, timestamp
+from tidegate.telemetry import events
 
 Gate = Callable[[State, RunnableConfig], Awaitable[dict[str, Any]]]
 
@@ -98,6 +99,7 @@ class _Execution:
 
     def route(self, to: str, reason: str, report: CircuitReport | None = None, **details: Any) -> dict[str, Any]:
         shut = report is not None and not report.admits
+        events.routed(to, reason)
         route = Route(
             to=to,
             reason=reason,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,9 +45,16 @@ def changes() -> list[CircuitChange]:
     return []
 
 
+@pytest.fixture(params=["memory", "sqlite"])
+async def circuits(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIterator[Circuits]:
+    database = LiveDatabase(":memory:", clock=clock)
+    yield MemoryCircuits(clock) if request.param == "memory" else SqliteCircuits(database)
+    await database.close()
+
+
 @pytest.fixture
-def breaker(clock: ManualClock, changes: list[CircuitChange]) -> Breaker:
-    return Breaker("api", MemoryCircuits(clock), clock=clock, listeners=[changes.append])
+def breaker(circuits: Circuits, clock: ManualClock, changes: list[CircuitChange]) -> Breaker:
+    return Breaker("api", circuits, clock=clock, listeners=[changes.append])
 
 
 async def fail(breaker: Breaker, times: int = 1, error: ServiceError = TRANSIENT) -> None:

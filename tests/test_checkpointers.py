@@ -117,11 +117,14 @@ async def test_a_folder_is_no_database(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_found_when_it_is_opened(tmp_path: Path) -> None:
-    urls = [f"sqlite:///{tmp_path}/tidegate.db", f"file:///{tmp_path}/folder"]
+    urls = [f"sqlite:///{tmp_path}/a/tidegate.db", f"sqlite:///{tmp_path}/b/tidegate.db", f"file:///{tmp_path}/c"]
     for url in urls:
+        locate(url).checkpoints.parent.mkdir(exist_ok=True)  # type: ignore[union-attr]
         asyncio.run(_open_and_put(url))
-    for path in (tmp_path / "tidegate.db", tmp_path / "folder" / "threads", tmp_path / "folder", tmp_path):
-        path.chmod(0o555)
+    for path, mode in (("a/tidegate.db", 0o444), ("a", 0o555), ("b/tidegate.db", 0o444), ("b", 0o777)):
+        (tmp_path / path).chmod(mode)
+    for path in ("c/threads", "c", "."):
+        (tmp_path / path).chmod(0o555)
     script = f"""
         import asyncio, os, sys, tidegate.checkpointers.json_file, tidegate.checkpointers.sqlite
         from tidegate.checkpointers import open_checkpointer
@@ -145,6 +148,7 @@ def test_what_cannot_be_written_is_found_when_it_is_opened(tmp_path: Path) -> No
     """
     lines = _python(script).splitlines()
     assert [line.rpartition("; ")[2] for line in lines] == [
+        "make it writable, move it away or name another file",
         "make it writable, move it away or name another file",
         "name a folder that files can be written in",
     ]
@@ -217,8 +221,8 @@ async def test_a_history_can_be_left_early_and_read_while_it_goes_on(url: str) -
     async with open_checkpointer(url) as saver, asyncio.timeout(10):
         app = graph(saver)
         await app.ainvoke({"text": "abc"}, at(), durability="sync")
-        async for snapshot in app.aget_state_history(at()):
-            assert (await app.aget_state(snapshot.config)).config == snapshot.config
+        async for each in saver.alist(at()):
+            assert (await saver.aget_tuple(each.config)) == each
             break
         await saver.aput(at(), checkpoint(), {}, {})
 
@@ -314,6 +318,11 @@ async def test_sqlite_leaves_no_transaction_open_when_a_put_is_cancelled(tmp_pat
         other.close()
 
 
-async def test_many_may_create_a_sqlite_file_at_once(tmp_path: Path) -> None:
-    for attempt in range(10):
-        await asyncio.gather(*(_open_and_put(f"sqlite:///{tmp_path}/{attempt}.db") for _ in range(8)))
+async def test_a_sqlite_file_that_another_process_is_creating_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "tidegate.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    opening = asyncio.create_task(_open_and_put(f"sqlite:///{tmp_path}/tidegate.db"))
+    done, _ = await asyncio.wait([opening], timeout=0.05)
+    assert not done
+    other.close()
+    await opening

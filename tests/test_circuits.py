@@ -342,7 +342,12 @@ async def test_circuits_in_memory_are_shared_between_threads(clock: ManualClock)
         for _ in range(500):
             await circuits.fail("api", 0, reason="transient", threshold=10_000, reset_timeout=1.0)
 
-    await asyncio.gather(*(asyncio.to_thread(lambda: asyncio.run(fail_often())) for _ in range(4)))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        await asyncio.gather(*(asyncio.to_thread(lambda: asyncio.run(fail_often())) for _ in range(4)))
+    finally:
+        sys.setswitchinterval(interval)
     assert (await circuits.read("api")).failures == 2000
 
 
@@ -375,7 +380,9 @@ class BrokenCircuits(MemoryCircuits):
 ALL = frozenset({"read", "probe", "fail", "clear"})
 
 
-async def test_without_its_store_a_breaker_goes_on_alone_and_says_so_once(clock: ManualClock, caplog: Log) -> None:
+async def test_without_its_store_a_breaker_goes_on_alone_and_says_so_now_and_then(
+    clock: ManualClock, caplog: Log
+) -> None:
     circuits = BrokenCircuits(clock)
     changes: list[CircuitChange] = []
     breaker = Breaker("api", circuits, clock=clock, listeners=[changes.append])
@@ -389,6 +396,11 @@ async def test_without_its_store_a_breaker_goes_on_alone_and_says_so_once(clock:
     clock.advance(30.0)
     await (await breaker.permit()).succeeded()
     assert (await breaker.report()).state == "closed"
+    assert len(caplog.records) == 1
+    clock.advance(30.0)
+    await breaker.report()
+    assert len(caplog.records) == 2
+
     circuits.broken = frozenset()
     clock.advance(5.0)
     await open_circuit(breaker)
@@ -404,6 +416,19 @@ async def test_failures_that_the_store_cannot_take_are_counted_all_the_same(
     breaker = Breaker("api", circuits, clock=clock)
     await open_circuit(breaker)
     assert (await breaker.report()).state == "open"
+
+
+async def test_a_probe_whose_failure_the_store_cannot_take_opens_the_breakers_own_circuit(clock: ManualClock) -> None:
+    circuits = BrokenCircuits(clock)
+    changes: list[CircuitChange] = []
+    breaker = Breaker("api", circuits, clock=clock, listeners=[changes.append])
+    await open_circuit(breaker)
+    clock.advance(30.0)
+    probe = await breaker.permit()
+    circuits.broken = ALL
+    await probe.failed(Refused("api", "no"))
+    assert (changes[-1].from_, changes[-1].to) == ("closed", "open")
+    assert (await refused(breaker)).reason == "refused"
 
 
 async def test_a_probe_whose_lease_cannot_be_written_goes_through_the_breakers_own_circuit(clock: ManualClock) -> None:
@@ -461,6 +486,7 @@ async def test_a_probe_given_back_to_a_store_that_is_down_is_no_error(
     probe = await breaker_in_sqlite.permit()
     await trouble(database)
     await probe.released()
+    assert (await breaker_in_sqlite.report()).state == "closed"
 
 
 async def test_a_database_that_cannot_be_opened_is_a_store_that_is_down(

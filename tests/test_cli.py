@@ -5,23 +5,44 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tidegate import errors
+from tidegate.cli import main
 from tidegate.cli.exit_codes import EXIT_CODES, exit_code
 
 SAMPLE = Path(__file__).parent / "samples" / "harbour-report.md"
-RULES = {"TIDEGATE_RECOGNISER": "rules"}
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a command ended with."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
 def tidegate(
-    *arguments: str, cwd: Path, env: dict[str, str] | None = None, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
-    environ = {"PATH": "", "HOME": str(cwd), "LANG": "C.UTF-8", **RULES, **(env or {})}
-    command = [sys.executable, "-m", "tidegate", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environ, input=stdin, capture_output=True, text=True, check=False)
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., Done]:
+    """Run the command in an empty folder, in this process: a new one would import everything anew."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIDEGATE_RECOGNISER", "rules")
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["tidegate", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capfdbinary.readouterr()
+        return Done(int(ended.value.code or 0), printed.out.decode(), printed.err.decode())
+
+    return run
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -36,8 +57,8 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert "resume" in done.stdout
 
 
-def test_a_run_prints_the_result_on_stdout_and_progress_on_stderr(tmp_path: Path) -> None:
-    done = tidegate("run", str(SAMPLE), cwd=tmp_path)
+def test_a_run_prints_the_result_on_stdout_and_progress_on_stderr(tidegate: Callable[..., Done]) -> None:
+    done = tidegate("run", str(SAMPLE))
     assert done.returncode == 0, done.stderr
     assert "complete, revision 1" in done.stdout
     assert "Summary (extractive" in done.stdout
@@ -49,38 +70,43 @@ def test_a_run_prints_the_result_on_stdout_and_progress_on_stderr(tmp_path: Path
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_the_same_document_again_is_the_same_thread_and_runs_nothing(tmp_path: Path) -> None:
-    first = tidegate("run", str(SAMPLE), "--json", cwd=tmp_path)
-    again = tidegate("run", str(SAMPLE), "--json", cwd=tmp_path)
+def test_the_same_document_again_is_the_same_thread_and_runs_nothing(tidegate: Callable[..., Done]) -> None:
+    first = tidegate("run", str(SAMPLE), "--json")
+    again = tidegate("run", str(SAMPLE), "--json")
     assert json.loads(again.stdout) == json.loads(first.stdout)
     assert "was complete already, nothing was run" in again.stderr
-    fresh = json.loads(tidegate("run", str(SAMPLE), "--json", "--fresh", cwd=tmp_path).stdout)
+    fresh = json.loads(tidegate("run", str(SAMPLE), "--json", "--fresh").stdout)
     assert fresh["thread_id"] != json.loads(first.stdout)["thread_id"]
 
 
-def test_threads_show_history_and_the_path_can_be_looked_at(tmp_path: Path) -> None:
-    thread = json.loads(tidegate("run", str(SAMPLE), "--json", "-q", cwd=tmp_path).stdout)["thread_id"]
-    assert thread in tidegate("threads", cwd=tmp_path).stdout
-    assert tidegate("threads", "--status", "failed", cwd=tmp_path).stdout == "no threads\n"
-    assert json.loads(tidegate("threads", "--json", cwd=tmp_path).stdout)[0]["status"] == "complete"
-    assert "Summary" in tidegate("show", thread, cwd=tmp_path).stdout
-    history = json.loads(tidegate("show", thread, "--history", "--json", cwd=tmp_path).stdout)["history"]
+def test_threads_show_history_and_the_path_can_be_looked_at(tidegate: Callable[..., Done], tmp_path: Path) -> None:
+    thread = json.loads(tidegate("run", str(SAMPLE), "--json", "-q").stdout)["thread_id"]
+    assert thread in tidegate("threads").stdout
+    assert tidegate("threads", "--status", "failed").stdout == "no threads\n"
+    assert json.loads(tidegate("threads", "--json").stdout)[0]["status"] == "complete"
+    assert "Summary" in tidegate("show", thread).stdout
+    history = json.loads(tidegate("show", thread, "--history", "--json").stdout)["history"]
     assert history[0]["next"] == []
     assert history[-1]["source"] == "input"
-    assert "gate_enrichment" in tidegate("graph", cwd=tmp_path).stdout
-    drawn = tidegate("graph", "--thread", thread, "--format", "svg", "-o", "graph.svg", cwd=tmp_path)
+    assert "gate_enrichment" in tidegate("graph").stdout
+    drawn = tidegate("graph", "--thread", thread, "--format", "svg", "-o", "graph.svg")
     assert drawn.returncode == 0, drawn.stderr
     assert (tmp_path / "graph.svg").read_text().startswith("<svg")
-    assert "enrichment" in tidegate("circuits", cwd=tmp_path).stdout
-    settings = {row["name"]: row for row in json.loads(tidegate("settings", "--json", cwd=tmp_path).stdout)}
+    assert "enrichment" in tidegate("circuits").stdout
+    settings = {row["name"]: row for row in json.loads(tidegate("settings", "--json").stdout)}
     assert (settings["recogniser"]["value"], settings["recogniser"]["set_by"]) == ("rules", "TIDEGATE_RECOGNISER")
 
 
 def test_a_document_from_standard_input(tmp_path: Path) -> None:
-    done = tidegate(
-        "run", "-", "--json", "-q", cwd=tmp_path, stdin="Ferries from Dover reach Calais in ninety minutes.\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "tidegate", "run", "-", "--json", "-q"],
+        cwd=tmp_path,
+        env={"TIDEGATE_RECOGNISER": "rules"},
+        input="Ferries from Dover reach Calais in ninety minutes.\n",
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["text"] == "Ferries from Dover reach Calais in ninety minutes."
 
 
@@ -99,9 +125,9 @@ def test_a_document_from_standard_input(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_ends_in_one_line_and_its_exit_code(
-    tmp_path: Path, arguments: list[str], code: int, said: str
+    tidegate: Callable[..., Done], arguments: list[str], code: int, said: str
 ) -> None:
-    done = tidegate(*arguments, cwd=tmp_path)
+    done = tidegate(*arguments)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -53,12 +53,27 @@ async def test_sleeps_that_begin_together_run_side_by_side_on_an_automatic_clock
     assert moments == [10.0, 20.0, 30.0]
 
 
+async def test_an_automatic_clock_jumps_when_those_who_were_ready_have_run() -> None:
+    clock = ManualClock(auto=True)
+
+    async def late_sleeper() -> float:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await clock.sleep(1.0)
+        return clock.monotonic()
+
+    moments = await asyncio.gather(late_sleeper(), clock.sleep(100.0))
+    assert moments[0] == 1.0
+
+
 async def test_a_cancelled_sleeper_is_forgotten() -> None:
     clock = ManualClock(auto=True)
     sleeper = asyncio.create_task(clock.sleep(1000.0))
     await asyncio.sleep(0)
     sleeper.cancel()
     await clock.sleep(1.0)
+    for _ in range(50):
+        await asyncio.sleep(0)
     assert clock.monotonic() == 1.0
     assert clock.sleeping == 0
 

@@ -8,18 +8,20 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import document_of, entity_in
+from tidegate.services.converters import convert
 from tidegate.services.summarizers.extractive import ExtractiveSummarizer
 from tidegate.state import Document, Enrichment, Entity, Summary
 
 LIGHTHOUSE = document_of(
     ("heading", "The lighthouse at Skerry Point"),
-    "Built by hand. All rights reserved.",
+    "This page on the lighthouse at Skerry Point and its keepers was made for the harbour board, all rights reserved.",
     "The lighthouse at Skerry Point is a granite tower that has guided ships past the northern reef since 1874. It "
     "stands forty metres high. Why was it built? The harbour board ordered it after two steamers had been lost on the "
     "reef in a single winter.",
@@ -61,7 +63,7 @@ async def test_only_prose_that_can_stand_alone_is_taken() -> None:
     said = " ".join(sentence.text for sentence in (await summary_of(LIGHTHOUSE, most=50)).sentences)
     assert "Three keepers lived" in said
     assert "pension" in said
-    for left_out in ("Keepers\n", "1902", "Year |", "turn_on", "Why was", "All rights", "Halvorsen", "Built by hand"):
+    for left_out in ("Keepers\n", "1902", "Year |", "turn_on", "Why was", "all rights", "Halvorsen"):
         assert left_out not in said
 
 
@@ -76,6 +78,30 @@ async def test_each_sentence_names_the_entities_that_it_mentions() -> None:
     for sentence in summary.sentences:
         assert (point.id in sentence.entities) == ("Skerry Point" in sentence.text)
         assert (board.id in sentence.entities) == ("harbour board" in sentence.text)
+
+
+async def test_a_name_that_goes_on_beyond_the_sentence_is_not_mentioned_in_it() -> None:
+    document = document_of("The board of the harbour met in the new hall of St. Jude. Then it adjourned for the year.")
+    saint = entity_in(document, "St. Jude. Then", "LOC")
+    assert saint.mentions
+    assert not any(sentence.entities for sentence in (await summary_of(document, [saint])).sentences)
+
+
+@pytest.mark.parametrize(
+    "aside",
+    [
+        "I remember the granite tower at Skerry Point and you asking me about the reef and the ships that it guides.",
+        '"The granite tower at Skerry Point guides the ships past the reef, and the keepers past the winter," he said.',
+        "It is the granite tower at Skerry Point that guides the ships, but does the reef guide the keepers past?",
+        "However, the granite tower at Skerry Point has guided ships past the reef, and the keepers past the winter.",
+        "Ships were guided past the reef in 1874, 1875, 1876, 1877 and 1878 by the granite tower at Skerry Point then.",
+    ],
+)
+async def test_a_sentence_that_cannot_stand_alone_gives_way_to_one_that_can(aside: str) -> None:
+    begins = "The granite tower at Skerry Point has guided ships past the northern reef for a century and a half."
+    plain = "Keepers of the granite tower at Skerry Point lived beside the northern reef with their families in winter."
+    document = document_of(begins, aside, plain, title="Skerry Point")
+    assert [sentence.text for sentence in (await summary_of(document, most=2)).sentences] == [begins, plain]
 
 
 async def test_what_the_document_names_most_counts() -> None:
@@ -202,3 +228,26 @@ def test_another_process_gives_the_same_summary() -> None:
         text=True,
     )
     assert Summary.load(json.loads(said.stdout)) == asyncio.run(summary_of(LIGHTHOUSE))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "also"),
+    [
+        ("norwich-city.txt", "Iwan Wyn Roberts (born 26 June 1968) is a Welsh former professional", "Norwich"),
+        ("example-10k.html", "We are an established global gaming company", "Enhanced Table Systems"),
+        ("layout-parser-paper-fast.pdf", "", "This paper introduces LayoutParser"),
+        ("book-war-and-peace-1p.txt", "It was in July, 1805, and the speaker was", "Prince Vasili Kuragin"),
+        (
+            "handbook-1p.docx",
+            "The United States Trustee appoints and supervises standing trustees",
+            "The Handbook, issued as part of",
+        ),
+        ("fake-memo.pdf", "There were 20,000 bottles of water", "3 trucks"),
+    ],
+)
+async def test_a_real_documents_summary_reads_like_one(documents: Path, name: str, first: str, also: str) -> None:
+    document = await convert((documents / name).read_bytes(), source=name)
+    sentences = (await summary_of(document)).sentences
+    assert sentences[0].text.startswith(first)
+    assert also in " ".join(sentence.text for sentence in sentences)
+    assert len(sentences) == (2 if name == "fake-memo.pdf" else 6)

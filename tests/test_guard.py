@@ -209,9 +209,32 @@ async def test_the_pause_that_a_service_asks_for_holds_every_call() -> None:
 
 async def test_the_pause_holds_a_call_that_waits_for_its_turn() -> None:
     world = World(concurrency=1)
-    limited = RateLimited("api", "slower", retry_after=20.0)
-    await asyncio.gather(world.call(limited, "first"), world.call("second"))
-    assert [moment for _, moment in world.started] == [0.0, 20.0, 20.0]
+
+    async def limited_once(number: int) -> str:
+        await world.clock.sleep(1.0)
+        if number == 1:
+            raise RateLimited("api", "slower", retry_after=20.0)
+        return "first"
+
+    await asyncio.gather(world.guard.call(limited_once), world.call("second"))
+    assert [moment for _, moment in world.started] == [pytest.approx(22.0)]
+
+
+async def test_of_two_pauses_the_longer_holds() -> None:
+    world = World()
+    moments: list[float] = []
+
+    async def limited_once(number: int, after: float, retry_after: float) -> None:
+        await world.clock.sleep(after)
+        moments.append(world.clock.monotonic())
+        if number == 1:
+            raise RateLimited("api", "slower", retry_after=retry_after)
+
+    await asyncio.gather(
+        world.guard.call(lambda number: limited_once(number, 1.0, 20.0)),
+        world.guard.call(lambda number: limited_once(number, 2.0, 5.0)),
+    )
+    assert moments == [1.0, 2.0, 22.0, 23.0]
 
 
 @pytest.mark.parametrize("retry_after", [None, 0.0])

@@ -255,6 +255,29 @@ async def test_a_standard_input_that_was_replaced_is_read(monkeypatch: pytest.Mo
     assert (await load("-", name="mail", max_bytes=LIMIT)) == Loaded(b"piped", "mail")
 
 
+class Endless(io.RawIOBase):
+    """Standard input that never ends."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+
+    @property
+    def buffer(self) -> Endless:
+        return self
+
+    def read(self, size: int = -1, /) -> bytes:
+        self.pieces += 1
+        assert self.pieces < 100
+        return b"x" * 1000
+
+
+async def test_a_standard_input_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = Endless()
+    monkeypatch.setattr(sys, "stdin", endless)
+    await refusal(DocumentTooLarge, "-", max_bytes=2500)
+    assert endless.pieces == 3
+
+
 @pytest.mark.parametrize("stdin", [None, "closed"])
 async def test_no_standard_input_is_unavailable(
     stdin: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -280,7 +303,9 @@ def test_waiting_for_standard_input_can_be_interrupted() -> None:
         assert process.stdout.readline() == b"waiting\n"
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=10)
+        process.wait(timeout=20)  # its standard input is still open
+        assert process.stderr is not None
+        complaint = process.stderr.read()
     assert process.returncode != 0
     assert b"KeyboardInterrupt" in complaint
     assert b"Fatal" not in complaint

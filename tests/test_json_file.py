@@ -139,7 +139,7 @@ def test_a_large_value_is_stored_once(saver: JsonFileSaver, tmp_path: Path) -> N
     assert get(saver, checkpoint_id=stored).pending_writes == [("task", "document", document)]
 
 
-def test_reading_creates_nothing(saver: JsonFileSaver, tmp_path: Path) -> None:
+def test_reading_and_writing_nothing_create_nothing(saver: JsonFileSaver, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert saver.get_tuple(at()) is None
     assert saver.get_tuple(at(checkpoint_id="../../x")) is None
@@ -148,7 +148,16 @@ def test_reading_creates_nothing(saver: JsonFileSaver, tmp_path: Path) -> None:
     saver.prune(["t"])
     saver.delete_for_runs(["r"])
     saver.copy_thread("t", "u")
+    saver.put_writes(at(checkpoint_id="1"), [], "task")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_folder_stays_where_it_was_when_the_process_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    saver = JsonFileSaver(Path("folder"))
+    monkeypatch.chdir("/")
+    put(saver, n=1)
+    assert values(JsonFileSaver(tmp_path / "folder")) == {"n": 1}
 
 
 HOSTILE = [
@@ -511,6 +520,7 @@ DAMAGES = {
     "another shape": (lambda path: path.write_text("[]"), "does not fit this version"),
     "a newer format": (_edit('"format": 1', '"format": 2'), "does not fit this version (format)"),
     "another type": (_edit('"metadata": {', '"metadata": 1, "x": {'), "does not fit this version (metadata)"),
+    "another ID": (_edit('"id": "', '"id": "0'), "does not fit this version (checkpoint)"),
     "no time": (_edit('"ts"', '"x"'), "does not fit this version (checkpoint)"),
     "no versions": (_edit('"channel_versions"', '"x"'), "does not fit this version (checkpoint)"),
     "renamed": (_edit('"thread_id": "t"', '"thread_id": "u"'), "belongs to another thread"),
@@ -599,6 +609,8 @@ def test_damaged_writes_are_named_and_their_checkpoint_is_whole(saver: JsonFileS
     assert expected in str(caught.value)
     with pytest.raises(CheckpointDamaged):
         saver.put_writes(at(checkpoint_id=stored), [("a", 1), ("b", 1)], "task-1")
+    with pytest.raises(CheckpointDamaged):
+        saver.prune(["t"])
     file.unlink()
     assert get(saver).pending_writes == [("task-2", "a", 2)]
 

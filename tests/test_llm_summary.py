@@ -22,7 +22,7 @@ from tidegate.services.summarizers.prompt import mark_of, one_line
 from tidegate.services.summarizers.support import is_supported
 from tidegate.services.summarizers.words import terms
 from tidegate.settings import SummarySettings
-from tidegate.state import Document, Enrichment, Span, Summary, Usage
+from tidegate.state import Document, Enrichment, Entity, Span, Summary, Usage
 
 TRAWLER = document_of(
     ("heading", "The loss of the trawler Aurora"),
@@ -106,10 +106,12 @@ async def test_no_more_sentences_than_were_asked_for() -> None:
         ("The trawler Aurora sank off Bergen on 3 March 1921. [2]", True),
         ("The trawler Aurora sank off Bergen on 4 March 1921. [2]", False),  # another number
         ("The trawler Aurora sank off Tromso on 3 March 1921. [2]", False),  # another name
+        ("Nils Berg was the last to leave the ship. [4]", False),  # another name, where the sentence begins
         ("The trawler Aurora sank off Bergen. [7]", False),  # another passage
         ("Fishing was a dangerous way to earn a living. [2]", False),  # other words
         ("Captain Holm was cleared by the court in Oslo. [6]", False),  # nothing near it says who "he" is
         ("The Aurora's crew numbered 11. [3]", True),  # in words there, in figures here; the name is the title's
+        ("One of the crew of eleven was the last to leave. [3][4]", True),  # an idiom
         ("The crew of three was saved. [3]", False),
         ("Bergen has 291,940 people. [E1]", True),
         ("Bergen has 300,000 people. [E1]", False),
@@ -135,6 +137,38 @@ async def test_numbers_that_do_not_exist_are_no_evidence() -> None:
 async def test_a_fact_supports_a_sentence_but_is_no_place_in_the_document() -> None:
     [sentence] = (await summary_of("The city lies in Norway, a country. [E1]")).sentences
     assert (sentence.evidence, sentence.entities, sentence.supported) == ((), (BERGEN.id,), True)
+
+
+async def test_a_name_may_come_from_the_heading_or_be_the_full_one_of_whom_the_evidence_mentions() -> None:
+    document = document_of(("heading", "Skerry Point"), "The tower guides ships.", "Mr. Holm keeps the lamp.")
+    holm = entity_in(document, "Lars Holm", "PERSON", "Mr. Holm")
+    summarizer = summarizer_with("The tower at Skerry Point guides ships. [2]\nThe lamp is kept by Lars Holm. [3]")
+    with_holm = (await summarizer.summarize(document, [holm], {})).sentences
+    assert [sentence.supported for sentence in with_holm] == [True, True]
+    assert with_holm[1].entities == (holm.id,)
+    without = (await summarizer.summarize(document, [], {})).sentences
+    assert [sentence.supported for sentence in without] == [True, False]
+
+
+async def test_the_longest_name_is_meant_and_of_namesakes_the_one_in_the_evidence() -> None:
+    document = document_of("Norwich City won the cup.", "John Reed scored.", "Mary Reed wrote it.", "Norwich slept.")
+    city, club = entity_in(document, "Norwich", "LOC"), entity_in(document, "Norwich City", "ORG")
+    john, mary = entity_in(document, "John Reed", "PERSON"), entity_in(document, "Mary Reed", "PERSON")
+    reeds = [by_surname(john), by_surname(mary)]
+    summarizer = summarizer_with(
+        "Norwich City won. [1]\nReed wrote it. [3]\nReed did score. [2]\nAll Norwich slept. [4]"
+    )
+    won, wrote, scored, slept = (await summarizer.summarize(document, [city, club, *reeds], {})).sentences
+    assert (won.entities, slept.entities) == ((club.id,), (city.id,))
+    assert (wrote.entities, scored.entities) == ((mary.id,), (john.id,))
+
+
+def reed_spans(*people: Entity) -> list[tuple[Entity, tuple[Span, ...]]]:
+    """Each person with the places where the surname alone stands."""
+    return [
+        (person, tuple(Span(start=span.end - len("Reed"), end=span.end) for span in person.mentions))
+        for person in people
+    ]
 
 
 async def test_german_nouns_are_not_taken_for_names() -> None:
@@ -234,7 +268,7 @@ def test_answers_are_read_leniently(answer: str, expected: list[tuple[str, tuple
 
 @pytest.mark.parametrize(
     "answer",
-    ["", "I am sorry, I cannot help with that.", "[1]", "Not there. [99]", "{}", "x" * 100_000 + " is here. [1]"],
+    ["", "I am sorry, I cannot help with that.", "[1]", "Not there. [99]", "{}", "One is here. [1]\n" * 5_000],
 )
 def test_an_answer_without_one_sentence_that_cites_is_unusable(answer: str) -> None:
     assert read(answer, 6, range(1, 10), range(0)) is None

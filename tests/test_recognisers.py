@@ -22,8 +22,9 @@ from tidegate.state import Block, BlockKind, Document, Entity, entity_id
 def a_document(*blocks: str | tuple[BlockKind, str]) -> Document:
     """A document of these blocks; a bare string is a paragraph."""
     text = ""
-    found = []
+    found: list[Block] = []
     for block in blocks:
+        kind: BlockKind
         kind, content = ("paragraph", block) if isinstance(block, str) else block
         text += "\n\n" if text else ""
         found.append(Block(start=len(text), end=len(text) + len(content), kind=kind))
@@ -114,6 +115,7 @@ def test_a_name_is_typed_by_its_words_and_those_beside_it(text: str, name: str, 
         "We plan a system called Triton™ for our guests.",
         "They spoke English to the French and the Dutch.",
         "I'd go. It's late. Don't wait. That's all.",
+        "Reading is fun. Mobile phones are not. Mark your calendar. Orange juice is.",
         "Write to anna.smith@Example.com or see https://www.Example.com/Anna/Smith for more.",
         "\u2022 Costs of revenue \u2022 Selling \u2022 General",
     ],
@@ -257,7 +259,8 @@ async def test_the_rules_recogniser_works_off_the_event_loop_and_says_its_versio
 def test_the_result_does_not_hang_on_the_order_of_sets() -> None:
     document = a_document(BIOGRAPHY, NAMESAKES)
     script = (
-        "import sys; from tidegate.services.recognisers.recognition import find_entities; from tidegate.state import Document;"
+        "import sys; from tidegate.state import Document;"
+        "from tidegate.services.recognisers.recognition import find_entities;"
         "print([e.model_dump() for e in find_entities(Document.model_validate_json(sys.stdin.read()))])"
     )
     for seed in ("1", "2"):
@@ -273,8 +276,9 @@ def test_the_result_does_not_hang_on_the_order_of_sets() -> None:
 
 
 NAMESAKES = (
-    "Anna Zubrin met Harold Zubrin and Peter Zubrin of Zubrin Widgets, Inc. and Zubrin Gadgets, Inc. (“ZG”). Zubrin left. "
-    "Zubrin Widgets grew. ZG shrank. Anna and Harold stayed in Zubrin, Texas, in the U.S. and in the United States."
+    "Anna Zubrin met Harold Zubrin and Peter Zubrin of Zubrin Widgets, Inc. and Zubrin Gadgets, Inc. (“ZG”). "
+    "Zubrin left. Zubrin Widgets grew. ZG shrank. Anna and Harold stayed in Zubrin, Texas, in the U.S. and in the "
+    "United States."
 )
 
 _PARTS = st.sampled_from(

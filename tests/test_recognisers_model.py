@@ -1,4 +1,4 @@
-"""The spaCy model is used only if each of its files is the official one, and nothing of it runs before that is known."""
+"""The spaCy model is used only if all its files are the official ones, and nothing of it runs before that is known."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ async def test_a_biography_gives_its_people_places_dates_and_sums(recogniser: Sp
 async def test_the_model_sees_names_that_no_rule_shows(recogniser: SpacyRecogniser) -> None:
     found = await read(
         recogniser,
-        "You asked about Novosiltsev's dispatch. The plane left Heathrow for Reykjavik. Toyota sued Samsung over it.",
+        "You asked about Novosiltsev's dispatch. They landed in Reykjavik. Then Toyota sued Samsung.",
     )
     assert found["Novosiltsev"][0] == "PERSON"
     assert found["Reykjavik"][0] == "LOC"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -480,10 +481,11 @@ class Ended(TypedDict):
 
 def execute_program(**variables: str) -> Ended:
     """Run PROGRAM in a process of its own; `delay` is the time that the last export took, `took` the whole."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM)],
-        env={"PATH": "", **variables},
+        env={**inherited, **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -550,8 +552,8 @@ def test_a_collector_that_is_down_is_named_once_and_holds_nothing_up() -> None:
     ended = execute_program(OTEL_EXPORTER_OTLP_ENDPOINT="http://user:hidden@127.0.0.1:9")
     assert ended["code"] == 0
     assert ended["delay"] < 2.5
-    assert ended["errors"].count("\n") == 1
-    assert ended["errors"].startswith("telemetry is lost, nothing else is affected: 127.0.0.1:9 does not answer")
+    problem = "127.0.0.1:9 does not answer (ConnectionError)"
+    assert ended["errors"] == f"telemetry is lost, nothing else is affected: {problem}\n"
 
 
 def test_a_collector_that_hangs_is_left_behind() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import heapq
 import itertools
 
-
 _LAPS = 10
 """How often the event loop comes round before an automatic clock jumps; a chain of awaits takes a lap for each."""
 

@@ -308,13 +308,15 @@ class SqliteCircuits:
         try:
             return self._database.submit(work)
         except RuntimeError as error:  # the database was closed
-            raise CircuitsUnavailable(str(error)) from error
+            raise CircuitsUnavailable(f"cannot use {self._database.path}: {error}") from error
 
     async def _run(self, work: Awaitable[_Result]) -> _Result:
         try:
             return await work
-        except (sqlite3.Error, SettingsError, RuntimeError) as error:  # RuntimeError: it was closed
-            raise CircuitsUnavailable(f"{self._database.path}: {error}") from error
+        except SettingsError as error:  # which names the file, as it could not be opened
+            raise CircuitsUnavailable(str(error)) from error
+        except (sqlite3.Error, RuntimeError) as error:  # RuntimeError: the database was closed
+            raise CircuitsUnavailable(f"cannot use {self._database.path}: {error}") from error
 
 
 def _report(row: tuple[Any, ...]) -> CircuitReport:

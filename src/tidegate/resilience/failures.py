@@ -18,7 +18,6 @@ Classify: TypeAlias = Callable[[BaseException], ServiceError | None]
 _REFUSED = frozenset({401, 403, 407})
 _TRANSIENT = frozenset({408, 425})
 _GONE = frozenset({404, 410})
-_LONGEST_DATE = 64
 _LONGEST_PAUSE = 366 * 86400.0
 _BY_GRAVITY = (Transient, RateLimited, NotFound, Permanent, Refused, ServiceError)
 
@@ -59,7 +58,7 @@ def retry_after(headers: Mapping[str, str], clock: Clock) -> float | None:
         seconds = float(value)
     else:
         try:
-            date = parsedate_to_datetime(value[:_LONGEST_DATE])
+            date = parsedate_to_datetime(value)
             seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - clock.now()
         except (ValueError, TypeError, IndexError, OverflowError):  # whatever a parser of dates trips over
             return None

@@ -103,7 +103,7 @@ class Gazetteer:
         confidence, why = _confidence(place, others, is_located=bool(known))
         if len(known) < len(qualifiers):
             confidence, why = "low", f"{why}; not every area named is in the data set"
-        if certain and not (confidence == "high" and place["own_name"] and _is_large(place)):
+        if certain and not (confidence == "high" and _is_large(place)):
             return None
         return _answer(place, others, confidence, why)
 

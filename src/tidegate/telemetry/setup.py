@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 _log = logging.getLogger("tidegate.telemetry")
 
@@ -14,7 +14,7 @@ EXIT_GRACE = 1.0
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
-def configure(environ: Mapping[str, str] = os.environ) -> Callable[[], None]:
+def configure() -> Callable[[], None]:
     """Start exporting spans and metrics, and return what sends the last of them, to be called once before exit.
 
     Spans go where OTEL_TRACES_EXPORTER says: `otlp` (the default once an endpoint is set), `console` (stderr) or
@@ -22,29 +22,28 @@ def configure(environ: Mapping[str, str] = os.environ) -> Callable[[], None]:
     if OTEL_SDK_DISABLED is `true`, or if the host has set up an SDK before. A collector that is down or hangs never
     fails a command: it is named once in the log, and delays the exit by `EXIT_GRACE` at most.
     """
-    traces = _exporters("TRACES", environ)
-    metrics = _exporters("METRICS", environ)
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not (traces or metrics):
+    traces, metrics = _exporters("TRACES"), _exporters("METRICS")
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not (traces or metrics):
         return _nothing
     from opentelemetry import trace
 
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return _nothing
 
-    from tidegate.telemetry import otlp  # the SDK, 0.2 s of imports
+    from tidegate.telemetry import otlp  # half a second of imports
 
-    return otlp.start(traces, metrics, grace=_grace(environ))
+    return otlp.start(traces, metrics, grace=_grace())
 
 
 def _nothing() -> None:
     """Shut down what was never started."""
 
 
-def _exporters(signal: str, environ: Mapping[str, str]) -> frozenset[str]:
+def _exporters(signal: str) -> frozenset[str]:
     variable = f"OTEL_{signal}_EXPORTER"
-    wanted = environ.get(variable, "").strip().lower()
+    wanted = os.environ.get(variable, "").strip().lower()
     if not wanted:
-        endpoint = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or environ.get(_ENDPOINT)
+        endpoint = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or os.environ.get(_ENDPOINT)
         wanted = "otlp" if endpoint else "none"
     names = frozenset(name.strip() for name in wanted.split(",")) - {"", "none"}
     if unknown := names - {"otlp", "console"}:
@@ -52,14 +51,16 @@ def _exporters(signal: str, environ: Mapping[str, str]) -> frozenset[str]:
             "%s=%s: only otlp, console and none are built in; the rest is ignored", variable, ",".join(sorted(unknown))
         )
     if "otlp" in names:
-        protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+        protocol = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or os.environ.get(
+            "OTEL_EXPORTER_OTLP_PROTOCOL"
+        )
         if protocol not in (None, "http/protobuf"):
             _log.warning("OTLP over %s is not built in; %s go over http/protobuf", protocol, signal.lower())
     return names & {"otlp", "console"}
 
 
-def _grace(environ: Mapping[str, str]) -> float:
+def _grace() -> float:
     try:
-        return max(0.0, float(environ["OTEL_EXPORTER_OTLP_TIMEOUT"]))
+        return max(0.0, float(os.environ["OTEL_EXPORTER_OTLP_TIMEOUT"]))
     except (KeyError, ValueError):
         return EXIT_GRACE

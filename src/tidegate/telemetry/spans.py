@@ -228,7 +228,7 @@ def traced(name: str, fn: Callable[_Arguments, Awaitable[_Value]]) -> Callable[_
         try:
             parent = get_config().get("configurable", {}).get(names.TRACEPARENT)
             info = getattr(get_runtime(), "execution_info", None)
-        except (RuntimeError, KeyError):  # called by hand or as a plain runnable, outside of a graph
+        except RuntimeError:  # called by hand, outside of a graph
             info = None
         if info is not None:
             task_id, attempt = info.task_id, info.node_attempt

@@ -20,18 +20,26 @@ _CERTAIN: Final = 4.0
 """Weight of a model that takes every mention for the same."""
 _ABSTRACT: Final = re.compile(r".{3}(?:ance|ence|ment|tion|sion|ness|ility|ship|ism)s?\Z")
 """How a word ends that is hardly a name by itself."""
+_JOINED: Final = re.compile(r"(?!(?:De|Di|Du|Fitz|La|Le|Ma?c|Van)[A-Z][a-z]+\Z).*[a-z][A-Z]")
+"""A word made of two, as products have it and people do not: LayoutParser, but McGhee."""
 _KINDS: Final[tuple[Kind, ...]] = ("OTHER", "ORG", "LOC", "PERSON")
 
 
 @dataclass(slots=True)
 class Ballot:
-    """What speaks for each kind that one name could be. `spans` are its mentions so far, in the document."""
+    """What speaks for each kind that one name could be. `spans` are its mentions so far, in the document.
+
+    `shown` is what its own words say for an organisation or a place; of its mentions, `inside` do not begin a sentence
+    and `articled` stand behind `the`.
+    """
 
     name: str
     votes: Counter[Kind] = field(default_factory=Counter)
     clues: dict[Kind, float] = field(default_factory=dict)
     spans: set[tuple[int, int]] = field(default_factory=set)
     inside: int = 0
+    articled: int = 0
+    shown: float = 0.0
     inverted: bool = False
 
     def add(self, clues: Iterable[Clue]) -> None:
@@ -74,6 +82,7 @@ class Ballots:
         ballot = self._ballot(passage, phrase.start, phrase.end)
         ballot.add(beside(passage.text, phrase.start, phrase.end))
         ballot.inside += not phrase.opens
+        ballot.articled += passage.text.endswith(("the ", "The "), 0, phrase.start)
         ballot.inverted |= passage.text.endswith(", ", 0, phrase.start)
 
     def sighting(self, passage: Passage, sighting: Sighting) -> None:
@@ -87,6 +96,7 @@ class Ballots:
         if ballot is None:
             ballot = self._ballots[name] = Ballot(name)
             ballot.add(own(name, self._common))
+            ballot.shown = max(ballot.clues.get("ORG", 0.0), ballot.clues.get("LOC", 0.0))
         ballot.spans.add((passage.start + start, passage.start + end))
         return ballot
 
@@ -133,23 +143,25 @@ class Ballots:
             weight = _CERTAIN * votes / max(cast, len(ballot.spans) / 2) + min(votes, 5) / 5 if votes else 0.0
             if single and not supported and kind not in ballot.clues:
                 weight *= _unsupported(kind, ballot)
-            scores[kind] = weight + ballot.clues.get(kind, 0.0)
+            clue = ballot.clues.get(kind, 0.0)
+            if single and not cast and clue < FIRM and (self._modelled or not ballot.inside):
+                clue = min(clue, FAINT)  # Reading, Mark: only the sentence made them big, or the model saw no name
+            scores[kind] = weight + clue
         if supported:
             scores["PERSON"] += FIRM
         return scores
 
     def _is_common(self, ballot: Ballot) -> bool:
         """Say whether the name is made of words that are none, and so but a term that the document sets in capitals."""
-        shown = max(ballot.clues.get("ORG", 0.0), ballot.clues.get("LOC", 0.0)) >= LIKELY
         parts = words(ballot.name)
         if len(parts) == 1:
-            if ballot.name.isupper() and shown:
+            if ballot.name.isupper() and ballot.shown >= LIKELY:
                 return False  # U.S.
             abstract = not ballot.clues and _ABSTRACT.search(parts[0]) is not None
             last = parts[0].rpartition("-")[2]
             return abstract or last in lexicon.NEVER_ALONE or is_common(parts[0], self._common)
         known = lexicon.FUNCTION | lexicon.NEVER_ALONE | lexicon.PEOPLES | lexicon.ORGANISATIONS
-        return not shown and all(part in known or is_common(part, self._common) for part in parts)
+        return ballot.shown < LIKELY and all(part in known or is_common(part, self._common) for part in parts)
 
     def _is_name(self, ballot: Ballot) -> bool:
         """Say whether an undecided phrase is a name at all: no mere first word of a sentence, or one written twice."""
@@ -166,7 +178,8 @@ def _unsupported(kind: Kind, ballot: Ballot) -> float:
     Measured on the sample documents, where such words are what the small model gets wrong.
     """
     if kind == "PERSON":
-        return 0.0 if ballot.name.isupper() else 0.4
+        unlikely = ballot.name.isupper() or 2 * ballot.articled > len(ballot.spans) or _JOINED.match(ballot.name)
+        return 0.0 if unlikely else 0.4
     if kind == "LOC":
         return 0.28
     initials = ballot.name.isupper() and len(ballot.name) < 4 and len(ballot.spans) == 1

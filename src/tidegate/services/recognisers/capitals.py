@@ -52,7 +52,8 @@ def phrases(passage: Passage) -> Iterator[Phrase]:
 def _has_office(run: list[_Word]) -> bool:
     """Say whether the phrase is a person's office and name: `French President Emmanuel Macron`."""
     titles = list(itertools.takewhile(lambda word: word.plain in _OFFICES | lexicon.PEOPLES, run))
-    return len(titles) < len(run) and any(word.plain in _OFFICES for word in titles) and run[-1].plain not in _HEADS
+    named = len(titles) < len(run) and run[-1].plain not in _HEADS | lexicon.CORPORATE
+    return named and any(word.plain in _OFFICES for word in titles)
 
 
 def _run(text: str, found: list[_Word], first: int) -> int:

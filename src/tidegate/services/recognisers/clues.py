@@ -28,15 +28,17 @@ _SPEAKER_BEFORE: Final = re.compile(rf"(?<!\w){_SPEAKS} \Z")
 _SPEAKER_AFTER: Final = re.compile(rf" {_SPEAKS}")
 _BORN_AFTER: Final = re.compile(r" (?:\((?:born|b\.|n\u00e9e|aged?)(?!\w)|was born(?!\w))")
 _WHO_AFTER: Final = re.compile(r",? (?:who|whose|whom)(?!\w)|, (?:age )?\d{2},")
-_IN_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|visited|of) \Z")
+_IN_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|throughout) \Z")
+_NEAR_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|visited|of) \Z")
 _LIVES_BEFORE: Final = re.compile(
     r"(?<!\w)(?:(?:born|raised|grew up|live|lives|lived|living|resides?|resided|based|headquartered|located|died|moved"
     r"|emigrated|travelled|traveled|arrived|offices?) (?:in|at|near|to)|[Pp]lace of birth:?) \Z"
 )
 _EXPLAINED_BEFORE: Final = re.compile(r"(\w[\w.'\u2019-]*)(?: of \d{4})?,? \((?:the )?[\"\u201c\u2018']?(?:the )?\Z")
 _EXPLAINED_AFTER: Final = re.compile(r",?[\"\u201d\u2019']?\)")
-_PREFIXES: Final = frozenset(
-    {"anti", "co", "ex", "inter", "mid", "multi", "non", "post", "pre", "pro", "re", "self", "sub"}
+_DETERMINED_BEFORE: Final = re.compile(r"(?<!\w)(?i:this|these|any|such|our|your|each|every|an?) \Z")
+_NOUN_AFTER: Final = re.compile(
+    r"[.,;:)]|\Z| (?:is|are|was|were|has|have|had|shall|should|must|may|will|can|and|or|to|of|for|in|as|by|that)(?!\w)"
 )
 _PART_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|of) ([^\W\d_]\w+), \Z")
 _INITIAL: Final = re.compile(
@@ -61,12 +63,13 @@ def _single(word: str) -> Iterator[Clue]:
     if word in lexicon.PEOPLES:
         yield "OTHER", PROOF + 4
     if word in GIVEN_NAMES:
-        yield "PERSON", FIRM
+        yield "PERSON", FIRM - 0.2
 
 
 def _several(name: str, parts: tuple[str, ...], common: frozenset[str]) -> Iterator[Clue]:
     first, last = parts[0], parts[-1]
-    head = parts[parts.index("of") - 1] if "of" in parts[1:] else last
+    link = next((index for index, part in enumerate(parts) if index and part in ("of", "for")), len(parts))
+    head = parts[link - 1]
     rest = [part for part in parts if part != head and part not in lexicon.FUNCTION]
     telling = any(part not in lexicon.NEVER_ALONE and not is_common(part, common) for part in rest)
     if last in lexicon.CORPORATE and any(p not in lexicon.CORPORATE | lexicon.ORGANISATIONS for p in parts):
@@ -82,7 +85,7 @@ def _several(name: str, parts: tuple[str, ...], common: frozenset[str]) -> Itera
     elif last in lexicon.OTHER or head in lexicon.OTHER or _last_part(last) in lexicon.ROLES or _is_numbered(parts):
         yield "OTHER", PROOF if last in lexicon.OTHER else FIRM
     elif head in lexicon.ORGANISATIONS or (first in lexicon.ORGANISATIONS and ("of" in parts or "for" in parts)):
-        yield "ORG", FIRM + 1 if telling or head not in lexicon.GENERIC_HEADS else FAINT
+        yield "ORG", FIRM + 1 if telling or link < len(parts) or head not in lexicon.GENERIC_HEADS else FAINT
     elif "&" in name or "university" in parts or "college" in parts:
         yield "ORG", FIRM
     elif head in lexicon.PLACES or (first in lexicon.PLACE_OPENERS and len(parts) < 5):
@@ -111,6 +114,11 @@ def _person(name: str, parts: tuple[str, ...]) -> Iterator[Clue]:
         yield "PERSON", FIRM
 
 
+def _is_no_name(word: str, *, acronym: bool) -> bool:
+    """Say whether what ends in this word is no name, nor its acronym: Indian Gaming Act, deep learning (DL)."""
+    return plain(word) in lexicon.OTHER or (acronym and word.islower())
+
+
 def is_common(word: str, common: frozenset[str]) -> bool:
     """Say whether the document also writes the word small, or each part of it: `Tribal-State`."""
     return all(
@@ -124,9 +132,11 @@ def beside(text: str, start: int, end: int) -> Iterator[Clue]:
     before, after = text[max(0, start - 32) : start], text[end : end + 40]
     if _COURTESY_BEFORE.search(before):
         yield "PERSON", PROOF + 2
-    explained = _EXPLAINED_BEFORE.search(before)
-    if explained is not None and _EXPLAINED_AFTER.match(after) and plain(explained[1]) in lexicon.OTHER:
-        yield "OTHER", PROOF  # Indian Gaming Regulatory Act ("IGRA")
+    explained = _EXPLAINED_BEFORE.search(before) if _EXPLAINED_AFTER.match(after) else None
+    if explained is not None and _is_no_name(explained[1], acronym=text[start:end].isupper()):
+        yield "OTHER", PROOF
+    if _DETERMINED_BEFORE.search(before) and _NOUN_AFTER.match(after):
+        yield "OTHER", FIRM
     if after[:1] in ("\u2122", "\u00ae"):
         yield "OTHER", PROOF  # a trade mark
     if _BORN_AFTER.match(after):
@@ -135,11 +145,13 @@ def beside(text: str, start: int, end: int) -> Iterator[Clue]:
         yield "PERSON", FAINT
     if _LIVES_BEFORE.search(before):
         yield "LOC", FIRM
-    located = _IN_BEFORE.search(before) is not None
+    known = standing(text[start:end]) != "none"
     area = _AREA_AFTER.match(after)
-    if area is not None and (located or standing(text[start:end]) != "none") and standing(area[1]) == "area":
+    if area is not None and (known or _NEAR_BEFORE.search(before)) and standing(area[1]) == "area":
         yield "LOC", PROOF
-    elif located:
+    elif _IN_BEFORE.search(before):
+        yield "LOC", FIRM if known else FAINT / 2
+    elif _NEAR_BEFORE.search(before):
         yield "LOC", FAINT / 2
     within = _PART_BEFORE.search(before)
     if within is not None and standing(within[1]) != "none":

@@ -10,7 +10,8 @@ from typing import Final
 from tidegate.services.recognisers.sightings import Amount
 from tidegate.services.recognisers.years import is_year, may_follow
 
-_MONTHS: Final = {name[:3].lower(): number for number, name in enumerate(calendar.month_name) if name}
+_MONTH_NAMES: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS: Final = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
 _ORDINALS: Final = {"first": 1, "second": 2, "third": 3, "fourth": 4, "1": 1, "2": 2, "3": 3, "4": 4}
 
 _month = (
@@ -18,9 +19,9 @@ _month = (
     "|Nov(?:ember)?|Dec(?:ember)?|JANUARY|FEBRUARY|MARCH|APRIL|MAY|JUNE|JULY|AUGUST|SEPTEMBER|OCTOBER|NOVEMBER|DECEMBER)"
     r"(?!\w)\.?"
 )
-_day = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?!\w)"
-_year = r"(?:1\d|20)\d\d"
-_last = r"(?!\w|[.,/-]\d)"  # what a year at the end is not followed by
+_day = r"(?:0?[1-9]|[12][0-9]|3[01])(?:st|nd|rd|th)?(?!\w)"
+_year = r"(?:1[0-9]|20)[0-9][0-9]"
+_last = r"(?!\w|[.,/-][0-9])"  # what a year at the end is not followed by
 _gap = " {1,2}"
 _comma = rf"(?:,?{_gap}|,)"
 _of = rf"(?:,?{_gap}(?:of{_gap})?)"
@@ -34,7 +35,7 @@ def _iso(year: str, month: str | int, day: str | None = None) -> str | None:
     if day is None:
         return f"{year}-{number:02}"
     digits = int(day.rstrip("stndrh"))
-    return f"{year}-{number:02}-{digits:02}" if digits <= calendar.monthrange(int(year), number)[1] else None
+    return f"{year}-{number:02}-{digits:02}" if 1 <= digits <= calendar.monthrange(int(year), number)[1] else None
 
 
 def _interval(start: str | None, end: str | None) -> str | None:
@@ -78,9 +79,8 @@ def _years(m: re.Match[str]) -> str | None:
     end = start - start % 100 + int(m["z"])
     end += 100 if end == start - start % 100 and end < start else 0  # 1999-00
     if sep == "-" and 1 <= int(m["z"]) <= 12 and m["season"] is None:
-        return (
-            None if end > start or _NUMBERED.search(m.string, max(0, m.start() - 8), m.start()) else f"{start}-{m['z']}"
-        )
+        numbered = _NUMBERED.search(m.string, max(0, m.start() - 8), m.start())
+        return None if end > start or numbered else f"{start}-{m['z']}"
     return f"{start}/{end}" if start < end <= start + (1 if sep == "/" else 50) else None
 
 
@@ -102,10 +102,10 @@ _FORMS: Final[list[tuple[re.Pattern[str], _Reader]]] = [
         (rf"(?P<d>{_day}){_of}(?P<m>{_month}){_comma}(?P<y>{_year}){_last}", _date),
         (rf"(?P<m>{_month}){_gap}(?P<d>{_day}){_comma}(?P<y>{_year}){_last}", _date),
         (
-            rf"(?P<y>{_year})(?P<sep>[-/])(?P<b>0[1-9]|1[0-2])(?P=sep)(?P<a>\d\d)(?!\d|[-/.]\d)",
+            rf"(?P<y>{_year})(?P<sep>[-/])(?P<b>0[1-9]|1[0-2])(?P=sep)(?P<a>[0-9][0-9])(?![0-9]|[-/.][0-9])",
             lambda m: _iso(m["y"], int(m["b"]), m["a"]),
         ),
-        (rf"(?P<a>\d{{1,2}})(?P<sep>[-/.])(?P<b>\d{{1,2}})(?P=sep)(?P<y>{_year})(?!\w|[-/.]\d)", _figures),
+        (rf"(?P<a>[0-9]{{1,2}})(?P<sep>[-/.])(?P<b>[0-9]{{1,2}})(?P=sep)(?P<y>{_year})(?!\w|[-/.][0-9])", _figures),
         (rf"(?P<m>{_month}){_to}(?P<n>{_month}){_comma}(?P<y>{_year}){_last}", _months),
         (rf"(?P<m>{_month}){_of}(?P<y>{_year}){_last}", _date),
         (rf"(?P<part>[QH])(?P<number>[1-4]){_of}(?P<y>{_year}){_last}", _part_of_year),
@@ -115,15 +115,15 @@ _FORMS: Final[list[tuple[re.Pattern[str], _Reader]]] = [
             _part_of_year,
         ),
         (
-            rf"(?P<y>{_year}) ?(?P<sep>[-/\u2013\u2014]) ?(?P<z>{_year}|\d\d)(?!\w|[.,/-]\d|[\u2013\u2014])"
+            rf"(?P<y>{_year}) ?(?P<sep>[-/\u2013\u2014]) ?(?P<z>{_year}|[0-9][0-9])(?!\w|[.,/-][0-9]|[\u2013\u2014])"
             r"(?P<season>(?= (?:season|campaign)))?",
             _years,
         ),
-        (r"(?P<y>(?:1\d|20)\d0)['\u2019]?s(?!\w)", lambda m: f"{m['y']}/{m['y'][:3]}9"),
+        (r"(?P<y>(?:1[0-9]|20)[0-9]0)['\u2019]?s(?!\w)", lambda m: f"{m['y']}/{m['y'][:3]}9"),
     )
 ]
 _ANCHOR: Final = re.compile(
-    rf"(?<![\w.,/#$-])(?:\d{{4}}(?!\d)|\d{{1,2}}(?!\d)(?=[./-]\d|(?:st|nd|rd|th)?(?:{_of}[JFMASOND]|{_to}\d))"
+    rf"(?<![\w.,/#$-])(?:[0-9]{{4}}(?![0-9])|[0-9]{{1,2}}(?![0-9])(?=[./-][0-9]|(?:st|nd|rd|th)?(?:{_of}[JFMASOND]|{_to}[0-9]))"
     rf"|{_month}|[QH][1-4](?!\w)|(?i:first|second|third|fourth)(?= (?:quarter|half)))"
 )
 _BARE: Final = re.compile(_year)
@@ -141,7 +141,7 @@ def find_dates(text: str, start: int = 0, end: int | None = None, *, table: bool
     while (anchor := _ANCHOR.search(text, position, end)) is not None:
         date = _read(text, anchor.start(), end)
         if date is None and _BARE.fullmatch(anchor.group()):
-            after_date = bool(found) and may_follow(text[found[-1].end : anchor.start()])
+            after_date = bool(found) and may_follow(text, found[-1].end, anchor.start())
             if is_year(text, anchor.start(), anchor.end(), start, end, after_date=after_date, table=table):
                 date = Amount(anchor.start(), anchor.end(), {"iso": anchor.group()})
         if date is not None:

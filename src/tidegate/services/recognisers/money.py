@@ -20,10 +20,11 @@ def _any(words: Iterable[str]) -> str:
 
 _symbol = f"[{re.escape(''.join(SYMBOLS))}]"
 _code = f"(?:{_any(CODES)})"
-_RUN = re.compile(  # 12 500 is one number only beside a currency that is written so
-    r"(?<![\d.,])\d{1,3}(?: \d{3}){1,4}(?:,\d{1,2})?(?= ?(?:€|₽|EUR|PLN|CZK|SEK|NOK|DKK|RUB)(?!\w))"
-    r"|(?:(?<=[€₽])|(?<=[€₽] )|(?<=(?:EUR|PLN|CZK|SEK|NOK|DKK|RUB|CHF|ZAR) ))\d{1,3}(?: \d{3}){1,4}(?:,\d{1,2})?(?!\d)"
-    r"|(?:(?<![\w.])\.)?\d[\d.,'\u2019]*"
+_spaced = "[0-9]{1,3}(?: [0-9]{3}){1,4}(?:,[0-9]{1,2})?"  # one number only beside a currency that is written so
+_RUN = re.compile(
+    rf"(?<![0-9.,]){_spaced}(?= ?(?:€|₽|EUR|PLN|CZK|SEK|NOK|DKK|RUB)(?!\w))"
+    rf"|(?:(?<=[€₽])|(?<=[€₽] )|(?<=(?:EUR|PLN|CZK|SEK|NOK|DKK|RUB|CHF|ZAR) )){_spaced}(?![0-9])"
+    r"|(?:(?<![\w.])\.)?[0-9][0-9.,'\u2019]*"
 )
 _MARKED = re.compile(rf"(?:{_symbol}|[A-Z])[ (|\u2212-]{{0,5}}\Z")  # a quick look whether it is worth another
 _PREFIX = re.compile(
@@ -36,7 +37,7 @@ _SCALE = re.compile(
     re.IGNORECASE,
 )
 _SUFFIX = re.compile(
-    rf" ?(?:(?P<symbol>{_symbol})|(?P<code>{_code})(?!\w))(?! ?\d)"
+    rf" ?(?:(?P<symbol>{_symbol})|(?P<code>{_code})(?!\w))(?! ?[0-9])"
     rf"|[ -](?P<name>(?i:{_any(NAMES)}))s?(?: (?P<sterling>sterling))?(?!\w)"
 )
 _BETWEEN = re.compile(r" ?(?P<dash>[-\u2013\u2014]) ?| (?P<word>to|and) ")
@@ -65,19 +66,18 @@ _WORDED = re.compile(
     rf"(?P<name>(?i:{_any(NAMES)}))s?(?!\w)"
 )
 
-_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
-_SPACED = re.compile(r"\d{1,3}(?:['\u2019 ]\d{3})+(?:[.,]\d{1,2})?")
-_POINTED = re.compile(r"\d{1,3}(?:\.\d{3})+,\d{1,2}|\d{1,3}(?:\.\d{3}){2,}")
-_COMMA = re.compile(r"\d+,\d{1,2}")
-_PLAIN = re.compile(r"\d*\.\d+|\d+")
+_GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?")
+_SPACED = re.compile(r"[0-9]{1,3}(?:['\u2019 ][0-9]{3})+(?:[.,][0-9]{1,2})?")
+_POINTED = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]{1,2}|[0-9]{1,3}(?:\.[0-9]{3}){2,}")
+_COMMA = re.compile(r"[0-9]+,[0-9]{1,2}")
+_PLAIN = re.compile(r"[0-9]*\.[0-9]+|[0-9]+")
 
 
 class _Number(NamedTuple):
-    """A number and what stands around it; `text[start:end]` is all of it, `digits` where its digits begin and end."""
+    """A number and what stands around it; `text[start:end]` is all of that."""
 
     start: int
     end: int
-    digits: tuple[int, int]
     value: Decimal
     scale: int
     currency: str | None
@@ -103,11 +103,8 @@ def _read(text: str, run: re.Match[str], floor: int) -> _Number | None:
     first, last = run.start(), run.start() + len(raw)
     if len(raw) > LONGEST_NUMBER:
         return None
-    before = (
-        _PREFIX.search(text, max(floor, first - 12), first)
-        if _MARKED.search(text, max(floor, first - 6), first)
-        else None
-    )
+    before = _MARKED.search(text, max(floor, first - 6), first)
+    before = before and _PREFIX.search(text, max(floor, first - 12), first)
     if before is None and first > floor and (text[first - 1].isalpha() or text[first - 1] == "_"):
         return None
     closed = before is not None and before["open"] is not None and text.startswith(")", last)
@@ -128,7 +125,6 @@ def _read(text: str, run: re.Match[str], floor: int) -> _Number | None:
     return _Number(
         start=begin,
         end=after.end() if after is not None and named else stop,
-        digits=(first, last),
         value=value.scaleb(-2) if hundredth else value,
         scale=power,
         currency=currency,
@@ -200,14 +196,14 @@ def _parse(raw: str, *, points_group: bool) -> Decimal | None:
     if _GROUPED.fullmatch(raw):
         return Decimal(raw.replace(",", ""))
     if _PLAIN.fullmatch(raw):
-        grouped = points_group and re.fullmatch(r"\d{1,3}\.\d{3}", raw)
+        grouped = points_group and re.fullmatch(r"[0-9]{1,3}\.[0-9]{3}", raw)
         return Decimal(raw.replace(".", "") if grouped else raw)
     if _POINTED.fullmatch(raw):
         return Decimal(raw.replace(".", "").replace(",", "."))
     if _COMMA.fullmatch(raw):
         return Decimal(raw.replace(",", "."))
     if _SPACED.fullmatch(raw):
-        return Decimal(re.sub(r"[^\d.,]", "", raw).replace(",", "."))
+        return Decimal(re.sub(r"[^0-9.,]", "", raw).replace(",", "."))
     return None
 
 

@@ -11,6 +11,7 @@ from tidegate.services.recognisers import lexicon
 from tidegate.services.recognisers.given_names import GIVEN_NAMES
 
 LONGEST: Final = 80
+"""Characters in a name at most."""
 MOST_WORDS: Final = 9
 
 _SHORTENED: Final = (
@@ -33,7 +34,10 @@ _BREAK: Final = re.compile(
 _MARK: Final = re.compile("[.,] ")
 _ENDS_SHORTENED: Final = re.compile(rf"(?<!\w)(?:(?:[^\W\d_]\.)+|{_SHORTENED}\.)\Z")
 _CONTRACTED: Final = re.compile(r"\w+n['\u2019]t|(?:i|you|he|she|it|we|they|that|there|who|what|let)['\u2019]\w+")
-_LINK: Final = re.compile(" (?:(?P<of>of|for|at)|and) (?:the )?")
+_LINK: Final = re.compile(
+    " (?:(?P<of>of|for|at) (?:the )?|(?P<and>and) (?:the )?"
+    "|(?:the|an?|by|or|as|is|was|are|were|that|which|who|to|from|with) )"
+)
 _OWNS: Final = re.compile(r"['\u2019]s? ")
 _PLAIN_MARKS: Final = str.maketrans({"\u2019": "'", "\u2010": "-", "\u2011": "-"})
 _HOLDERS: Final = (
@@ -103,18 +107,16 @@ def _unlinked(text: str, link: re.Match[str], start: int, end: int) -> list[tupl
     """Return the link as a cut, unless it holds a name together: `Bank of America`, `the Food and Drug Office`."""
     before = [plain(word) for word in WORD.findall(text, max(start, link.start() - 40), link.start())]
     after = [plain(word) for word in WORD.findall(text, link.end(), min(end, link.end() + 2 * LONGEST))]
+    head = before[-1] if before else ""
     if link["of"] == "of":
-        legal = (
-            bool(after)
-            and after[-1] in lexicon.CORPORATE
-            and before[-1:] != []
-            and before[-1] not in lexicon.ORGANISATIONS
-        )
-        return [link.span()] if legal or (before and before[-1] in _HOLDERS) else []
-    if link["of"]:
-        return [] if before and before[-1] in lexicon.ORGANISATIONS - _HOLDERS else [link.span()]
-    article = "the" in before or text.endswith(("the ", "The "), 0, start) or "of" in before
-    return [] if article else [link.span()]
+        whole = bool(after) and after[-1] in lexicon.CORPORATE and head not in lexicon.ORGANISATIONS
+        holds = not whole and head not in _HOLDERS  # "Shares of Siemens AG", "Board of Zinc, Inc."
+    elif link["of"]:
+        holds = head in lexicon.ORGANISATIONS - _HOLDERS
+    else:
+        article = "the" in before or "of" in before or text.endswith(("the ", "The "), 0, start)
+        holds = link["and"] is not None and article
+    return [] if holds else [link.span()]
 
 
 def _trim(text: str, start: int, end: int, *, person: bool) -> tuple[int, int] | None:
@@ -159,12 +161,9 @@ def _drops_last(text: str, found: list[tuple[int, int]]) -> bool:
 
 
 def is_name(name: str) -> bool:
-    """Say whether a tidied phrase can be a name: letters, no digits but in a name's own way, not set in capitals."""
-    letters = [character for character in name if character.isalpha()]
-    if max((len(word) for word in words(name) if word != "and"), default=0) < 2 or any(
-        character.isdigit() or character in "@_%$" for character in name
-    ):
+    """Say whether a tidied phrase can be a name: it has no digits or signs, and is no heading set in capitals."""
+    if not any(len(word) > 1 for word in words(name) if word != "and"):
         return False
-    if name.isupper() and len(letters) > 6 and not _INITIALS.fullmatch(name):
+    if name.isupper() and sum(map(str.isalpha, name)) > 6 and not _INITIALS.fullmatch(name):
         return False
-    return all(unicodedata.category(character)[0] in "LMZPN" or character == "&" for character in name)
+    return all(unicodedata.category(character)[0] in "LMZP" and character not in "@_%" for character in name)

@@ -32,7 +32,7 @@ _NO_NAMES: Final = lexicon.NEVER_ALONE | lexicon.FUNCTION | lexicon.CALENDAR | l
 
 @dataclass(slots=True)
 class _Entry:
-    """An entity in the making. `identity` is what its ID is made of where that is not its text."""
+    """An entity in the making; `value` is that of a date or a sum, which has no names."""
 
     type: EntityType
     names: list[str]

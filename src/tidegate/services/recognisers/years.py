@@ -28,9 +28,9 @@ _FOLLOWS: Final = re.compile(
 )
 
 
-def may_follow(between: str) -> bool:
-    """Say whether a year after a date and these characters is one more date: `June 30, 2021 and 2020`."""
-    return len(between) <= _NEAR and _FOLLOWS.fullmatch(between) is not None
+def may_follow(text: str, end: int, start: int) -> bool:
+    """Say whether a year at `start`, after a date that ends at `end`, is one more date: `June 30, 2021 and 2020`."""
+    return start - end <= _NEAR and _FOLLOWS.fullmatch(text, end, start) is not None
 
 
 def is_year(text: str, start: int, end: int, floor: int, ceiling: int, *, after_date: bool, table: bool) -> bool:
@@ -39,7 +39,7 @@ def is_year(text: str, start: int, end: int, floor: int, ceiling: int, *, after_
     `after_date`: they go on a list of dates. `table`: cells are separated by ` | `, rows by line breaks.
     """
     year = int(text[start:end])
-    if re.match(r"\w|[.,/:-]\d|['\u2019]s?\w", text[end : min(ceiling, end + 4)]):
+    if re.match(r"\w|[.,/:-][0-9]|['\u2019]s?\w", text[end : min(ceiling, end + 4)]):
         return False
     if table and _is_cell(text, start, end, floor, ceiling):
         return 1800 <= year < 2100
@@ -63,6 +63,10 @@ def _is_cell(text: str, start: int, end: int, floor: int, ceiling: int) -> bool:
     if len(row) > 500:
         return False
     cells = [cell.strip() for cell in row.split("|")]
-    figures = [cell for cell in cells if re.fullmatch(r"[\d,.]+", cell)]
+    figures = [cell for cell in cells if re.fullmatch(r"[0-9,.]+", cell)]
     alone = start == first or text.endswith("| ", first, start)
-    return alone and text[start:end] in cells and all(re.fullmatch(r"(?:1[89]|20)\d\d", figure) for figure in figures)
+    return (
+        alone
+        and text[start:end] in cells
+        and all(re.fullmatch(r"(?:1[89]|20)[0-9][0-9]", figure) for figure in figures)
+    )

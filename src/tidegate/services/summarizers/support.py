@@ -67,9 +67,11 @@ def _is_among(figure: tuple[Decimal, Decimal], others: Iterable[tuple[Decimal, D
 
 
 def _names(sentence: str) -> Iterator[str]:
-    """Yield the words with a capital that do not begin the sentence."""
-    for place, word in enumerate(tokens(sentence)):
-        if place and word[0].isupper() and is_content(word):
+    """Yield the words with a capital; the first one tells a name only if the second has one too."""
+    words = tokens(sentence)
+    large = [word[0].isupper() and is_content(word) for word in words]
+    for place, word in enumerate(words):
+        if large[place] and (place or large[1:2] == [True]):
             yield word
 
 

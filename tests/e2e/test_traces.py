@@ -1,0 +1,93 @@
+"""One execution is one trace, with the reason of every route; a resumed one links to the one before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from tests.fakes import ScriptedChat
+from tests.servers.enrichment import EnrichmentServer
+from tidegate import Pipeline, Settings
+from tidegate.telemetry import names, spans
+from tidegate.testing import ManualClock
+
+TEXT = "Mr Arne Lund met Ms Berta Moe, Dr Carl Nygaard, Mrs Dina Olsen and Ms Salty Marker in Hamburg."
+
+
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(spans, "_tracer", provider.get_tracer(names.SCOPE))
+    yield exporter
+    provider.shutdown()
+
+
+def named(found: list[ReadableSpan], name: str) -> list[ReadableSpan]:
+    return [span for span in found if span.name == name]
+
+
+async def test_an_outage_and_its_healing_are_two_linked_traces(tmp_path: Path, exporter: InMemorySpanExporter) -> None:
+    clock = ManualClock(auto=True)
+    model = ScriptedChat(answer=lambda _: "Arne Lund met Berta Moe in Hamburg. [1]")
+    with EnrichmentServer(then=503) as server:
+        enrichment: Any = {"adapter": "http", "url": server.url, "types": ["PERSON"], "concurrency": 1, "batch_size": 2}
+        settings = Settings.read(checkpoints=f"sqlite:///{tmp_path}/t.db", recogniser="rules", enrichment=enrichment)
+        async with Pipeline.open(settings, clock=clock, model=model) as pipeline:
+            await pipeline.run(text=TEXT, thread_id="t")
+            first = list(exporter.get_finished_spans())
+            exporter.clear()
+            server._then = 200
+            clock.advance(31.0)
+            await pipeline.resume("t")
+            second = list(exporter.get_finished_spans())
+
+    for found in (first, second):
+        (run,) = named(found, names.RUN)
+        assert {span.context.trace_id for span in found if span.context} == {run.context.trace_id if run.context else 0}
+        ids = {span.context.span_id for span in found if span.context}
+        assert [span.name for span in found if span.parent is None or span.parent.span_id not in ids] == [names.RUN]
+
+    (run,) = named(first, names.RUN)
+    assert (run.attributes or {})[names.OUTCOME] == "degraded"
+    assert len(named(first, "POST")) == 3
+    gates = [dict(span.attributes or {}) for span in named(first, "invoke_node gate_enrichment")]
+    assert [(gate[names.ROUTE], gate[names.ROUTE_REASON]) for gate in gates] == [
+        ("enrich", "circuit closed"),
+        ("gate_summary", "circuit open"),
+    ]
+    events = [event.name for span in first for event in span.events]
+    assert events.count(names.CIRCUIT_CHANGED) == 1
+    assert names.RETRY_SCHEDULED in events
+    assert named(first, f"{names.CHAT} scripted")
+    assert len(named(first, names.CHECKPOINT_PUT)) >= 7
+
+    (resumed,) = named(second, names.RUN)
+    assert (resumed.attributes or {})[names.RESUMED] is True
+    assert [link.context.trace_id for link in resumed.links] == [run.context.trace_id if run.context else 0]
+    assert (resumed.attributes or {})[names.OUTCOME] == "complete"
+
+    written = repr(
+        [(s.name, dict(s.attributes or {}), [dict(e.attributes or {}) for e in s.events]) for s in first + second]
+    )
+    assert "Marker" not in repr(written)
+
+
+async def test_the_callers_span_is_the_parent_through_the_blocking_door_too(exporter: InMemorySpanExporter) -> None:
+    async with Pipeline.open(Settings.read(checkpoints="memory:", recogniser="rules")) as pipeline:
+        with trace.use_span(spans._tracer.start_span("caller"), end_on_exit=True):
+            await asyncio.to_thread(pipeline.run_sync, text=TEXT)
+    found = list(exporter.get_finished_spans())
+    (caller,), (run,) = named(found, "caller"), named(found, names.RUN)
+    assert caller.context is not None
+    assert run.parent is not None
+    assert run.parent.span_id == caller.context.span_id
