@@ -320,7 +320,7 @@ async def test_sqlite_leaves_no_transaction_open_when_a_put_is_cancelled(tmp_pat
 
 async def test_a_sqlite_file_that_another_process_is_creating_is_waited_for(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "tidegate.db", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
     opening = asyncio.create_task(_open_and_put(f"sqlite:///{tmp_path}/tidegate.db"))
     done, _ = await asyncio.wait([opening], timeout=0.05)
     assert not done

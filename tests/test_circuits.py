@@ -7,6 +7,7 @@ import logging
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -335,20 +336,31 @@ async def test_circuits_that_failed_are_listed_by_name(circuits: Circuits, clock
     assert (second.name, second.state, second.failures, second.opened_at) == ("b", "closed", 1, None)
 
 
-async def test_circuits_in_memory_are_shared_between_threads(clock: ManualClock) -> None:
+class SlowClock(ManualClock):
+    """Takes its time to tell it, while other threads run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.may_answer = threading.Event(), threading.Event()
+
+    def now(self) -> float:
+        self.asked.set()
+        self.may_answer.wait()
+        return super().now()
+
+
+async def test_no_thread_sees_a_circuit_half_changed_by_another() -> None:
+    clock = SlowClock()
+    clock.advance(1000.0)
     circuits = MemoryCircuits(clock)
-
-    async def fail_often() -> None:
-        for _ in range(500):
-            await circuits.fail("api", 0, reason="transient", threshold=10_000, reset_timeout=1.0)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        await asyncio.gather(*(asyncio.to_thread(lambda: asyncio.run(fail_often())) for _ in range(4)))
-    finally:
-        sys.setswitchinterval(interval)
-    assert (await circuits.read("api")).failures == 2000
+    failing = circuits.fail("api", 0, reason="transient", threshold=1, reset_timeout=30.0)
+    changing = asyncio.create_task(asyncio.to_thread(asyncio.run, failing))
+    await asyncio.to_thread(clock.asked.wait)
+    reading = asyncio.create_task(asyncio.to_thread(asyncio.run, circuits.read("api")))
+    await asyncio.wait([reading], timeout=0.02)
+    clock.may_answer.set()
+    assert await changing
+    assert (await reading).retry_in == 30.0
 
 
 class BrokenCircuits(MemoryCircuits):

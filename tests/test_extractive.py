@@ -92,7 +92,7 @@ async def test_a_name_that_goes_on_beyond_the_sentence_is_not_mentioned_in_it() 
     [
         "I remember the granite tower at Skerry Point and you asking me about the reef and the ships that it guides.",
         '"The granite tower at Skerry Point guides the ships past the reef, and the keepers past the winter," he said.',
-        "It is the granite tower at Skerry Point that guides the ships, but does the reef guide the keepers past?",
+        "The granite tower at Skerry Point guides the ships past the northern reef, and the keepers past the winter!",
         "However, the granite tower at Skerry Point has guided ships past the reef, and the keepers past the winter.",
         "Ships were guided past the reef in 1874, 1875, 1876, 1877 and 1878 by the granite tower at Skerry Point then.",
     ],

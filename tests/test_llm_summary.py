@@ -163,12 +163,10 @@ async def test_the_longest_name_is_meant_and_of_namesakes_the_one_in_the_evidenc
     assert (wrote.entities, scored.entities) == ((mary.id,), (john.id,))
 
 
-def reed_spans(*people: Entity) -> list[tuple[Entity, tuple[Span, ...]]]:
-    """Each person with the places where the surname alone stands."""
-    return [
-        (person, tuple(Span(start=span.end - len("Reed"), end=span.end) for span in person.mentions))
-        for person in people
-    ]
+def by_surname(person: Entity) -> Entity:
+    """The same person, mentioned by the last word of the name."""
+    size = len(person.text.split()[-1])
+    return person.model_copy(update={"mentions": tuple(Span(start=m.end - size, end=m.end) for m in person.mentions)})
 
 
 async def test_german_nouns_are_not_taken_for_names() -> None:

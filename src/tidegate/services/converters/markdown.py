@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-MAX_LINES = 250_000
-"""Lines that are parsed: each costs up to 2 KB of tokens while it is."""
+MAX_LINES = 100_000
+"""Lines that are parsed: each costs up to 3 KB of tokens while it is."""
 MAX_MARKS = 5_000
 """Inline marks that are parsed in one paragraph. No author writes as many, and parsing n of them can take n² steps."""
 MAX_ALL_MARKS = 300_000
