@@ -19,7 +19,7 @@ run: set-up ## bring a document through: make run DOC=path-or-url
 	@exec $(BIN)/tidegate run -- "$$DOC"
 
 test: set-up-dev ## the fast tests, under two minutes
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow" --numprocesses=auto --maxprocesses=4
 
 test-slow: set-up-dev ## the slow tests: crashes, clean environments, big documents
 	@$(PYTEST) -m slow

@@ -22,11 +22,11 @@ def build(pipeline: Pipeline) -> Any:
     """Return the outer graph: take a document in, summarize it, judge the result."""
 
     async def take_in(state: Review) -> dict[str, Any]:
-        return dict(await pipeline.take_in(state["path"]))
+        return dict(await pipeline.take_in(state.get("path")))
 
     async def judge(state: Review) -> dict[str, Any]:
-        outcome = state["outcome"] or {}
-        return {"verdict": "publish" if outcome["status"] == "complete" else "hold back"}
+        outcome = state.get("outcome") or {}
+        return {"verdict": "publish" if outcome.get("status") == "complete" else "hold back"}
 
     graph = StateGraph(Review)
     graph.add_node("take_in", take_in)

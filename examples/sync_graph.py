@@ -1,24 +1,25 @@
 """Use the pipeline as a step of a synchronous graph."""
 
 import sys
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 
 from tidegate import Pipeline
 
 
-class Inbox(TypedDict, total=False):
+class Inbox(TypedDict):
     """The outer state."""
 
     document: str
-    result: dict[str, Any]
-    subject: str
+    result: NotRequired[dict[str, Any]]
+    subject: NotRequired[str]
 
 
 def subject(state: Inbox) -> dict[str, Any]:
     """Make a subject line of the result."""
-    return {"subject": f"[{state['result']['status']}] {state['result']['title']}"}
+    result = state.get("result", {})
+    return {"subject": f"[{result['status']}] {result['title']}"}
 
 
 def main(path: str) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
@@ -13,12 +13,36 @@ from pydantic import BaseModel, Field
 
 from tidegate.errors import TidegateError
 from tidegate.graph.result import Result
+from tidegate.graph.wiring import Source
+from tidegate.settings import Policy
 
-if TYPE_CHECKING:
-    from tidegate.graph.runner import Pipeline
+_Result = TypeVar("_Result")
 
 
-def as_node(pipeline: Pipeline, document: str, thread: str, result: str) -> RunnableLambda[Any, dict[str, Any]]:
+class Runner(Protocol):
+    """What is needed of a pipeline; see `tidegate.graph.runner.Pipeline`."""
+
+    async def run(
+        self,
+        source: Source | None = None,
+        *,
+        text: str | None = None,
+        thread_id: str | None = None,
+        when_open: Policy | None = None,
+    ) -> Result:
+        """Take a document in and bring its thread as far as it gets."""
+        ...
+
+    async def resume(self, thread_id: str, *, when_open: Policy | None = None) -> Result:
+        """Bring a thread as far as it can get now."""
+        ...
+
+    def block_on(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run a coroutine on the pipeline's event loop, blocking this thread."""
+        ...
+
+
+def as_node(pipeline: Runner, document: str, thread: str, result: str) -> RunnableLambda[Any, dict[str, Any]]:
     """Return the step; see `Pipeline.as_node`."""
 
     def arguments(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +52,7 @@ def as_node(pipeline: Pipeline, document: str, thread: str, result: str) -> Runn
         return {result: (await pipeline.run(**arguments(state))).to_dict()}
 
     def run_sync(state: Mapping[str, Any]) -> dict[str, Any]:
-        return {result: pipeline.run_sync(**arguments(state)).to_dict()}
+        return pipeline.block_on(run(state))
 
     return RunnableLambda(run_sync, run, name="tidegate")
 
@@ -39,7 +63,7 @@ class _Arguments(BaseModel):
     thread_id: str | None = Field(default=None, description="the thread ID of an earlier answer, to complete it")
 
 
-def as_tool(pipeline: Pipeline, root: str | PathLike[str] | None) -> BaseTool:
+def as_tool(pipeline: Runner, root: str | PathLike[str] | None) -> BaseTool:
     """Return the tool; see `Pipeline.as_tool`."""
     folder = None if root is None else Path(root).resolve()
 

@@ -24,9 +24,9 @@ from tidegate.errors import (
     TidegateError,
 )
 from tidegate.graph import compatibility
-from tidegate.graph.pipeline import Services
 from tidegate.graph.progress import task_event, token_event
 from tidegate.graph.result import Event, HistoryEntry, Result, Status
+from tidegate.graph.services import Services
 from tidegate.settings import Policy
 from tidegate.state import EXECUTION, WHEN_OPEN, Input, State, hash_of
 from tidegate.store.registry import Registry, ThreadRecord, ThreadStatus
@@ -114,7 +114,7 @@ class Executions:
         earlier = cast("str | None", (snapshot.metadata or {}).get(names.TRACEPARENT)) if snapshot else None
         with spans.run(thread_id, resumed=snapshot is not None, resumed_from=earlier) as span:
             if span.traceparent is not None:
-                config["configurable"][names.TRACEPARENT] = span.traceparent
+                config.setdefault("configurable", {})[names.TRACEPARENT] = span.traceparent
             if (
                 snapshot is not None and not snapshot.next and not snapshot.tasks
             ):  # backfill: the gates run what is missing
@@ -153,7 +153,7 @@ class Executions:
         """Return a thread's checkpoints, the newest first."""
         entries = [
             HistoryEntry(
-                checkpoint_id=str(snapshot.config["configurable"]["checkpoint_id"]),
+                checkpoint_id=str(snapshot.config.get("configurable", {}).get("checkpoint_id")),
                 step=int((snapshot.metadata or {}).get("step", 0)),
                 at=snapshot.created_at or "",
                 source=str((snapshot.metadata or {}).get("source", "")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
@@ -17,31 +16,16 @@ from tidegate.graph.routing import (
     summarized_route,
     summary_route,
 )
+from tidegate.graph.services import Services
 from tidegate.nodes.conclude import conclude_step
-from tidegate.nodes.enrich import Enricher, Work, enrich_step
-from tidegate.nodes.extract import Recogniser, extract_step
-from tidegate.nodes.gate import Circuit, Limits, await_circuit, enrichment_gate, summary_gate
-from tidegate.nodes.ingest import Convert, Documents, ingest_step
-from tidegate.nodes.summarize import Summarizer, summarize_step
+from tidegate.nodes.enrich import Work, enrich_step
+from tidegate.nodes.extract import extract_step
+from tidegate.nodes.gate import Limits, await_circuit, enrichment_gate, summary_gate
+from tidegate.nodes.ingest import ingest_step
+from tidegate.nodes.summarize import summarize_step
 from tidegate.settings import Settings
 from tidegate.state import Input, State
-from tidegate.store.clock import Clock
 from tidegate.telemetry.spans import traced
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """What the steps are handed. `enricher` and `model` are None where none is configured."""
-
-    documents: Documents
-    convert: Convert
-    recogniser: Recogniser
-    enricher: Enricher | None
-    enrichment_circuit: Circuit
-    model: Summarizer | None
-    model_circuit: Circuit
-    extractive: Summarizer
-    clock: Clock
 
 
 def build_graph(services: Services, settings: Settings) -> StateGraph[State, None, Input, State]:

@@ -51,16 +51,16 @@ class Result:
         Raises:
             StateInvalid: a channel does not fit this code.
         """
-        outcome = Outcome.load(state["outcome"]) if state.get("outcome") else None
+        outcome = Outcome.load(stored) if (stored := state.get("outcome")) else None
         return cls(
             thread_id=thread_id,
             status=status or (outcome.status if outcome else "unfinished"),
             revision=state.get("revision", 0),
             source=state.get("source", ""),
-            document=Document.load(state["document"]) if state.get("document") else None,
+            document=Document.load(stored) if (stored := state.get("document")) else None,
             entities=tuple(entities_of(state)),
             enrichments=enrichments_of(state),
-            summary=Summary.load(state["summary"]) if state.get("summary") else None,
+            summary=Summary.load(stored) if (stored := state.get("summary")) else None,
             missing=outcome.missing if outcome else (),
             next=next_,
         )

@@ -26,10 +26,10 @@ def enrichment_route(batch_size: int) -> Callable[[State], Hashable | list[Send]
     """Return the edge after the enrichment gate: on admission one `Send` for each batch of entities."""
 
     def route(state: State) -> Hashable | list[Send]:
-        decision = Route.load(state["routes"]["enrichment"])
+        decision = _decision(state, "enrichment")
         if decision.to != "enrich":
             return _label(ENRICHMENT_ROUTES, decision.to)
-        entities, enrichments = state["entities"], state.get("enrichments", {})
+        entities, enrichments = state.get("entities", {}), state.get("enrichments", {})
         batches = [decision.entities[at : at + batch_size] for at in range(0, len(decision.entities), batch_size)]
         return [
             Send(
@@ -47,12 +47,16 @@ def enrichment_route(batch_size: int) -> Callable[[State], Hashable | list[Send]
 
 def summary_route(state: State) -> Hashable:
     """Follow the summary gate."""
-    return _label(SUMMARY_ROUTES, Route.load(state["routes"]["summary"]).to)
+    return _label(SUMMARY_ROUTES, _decision(state, "summary").to)
 
 
 def summarized_route(state: State) -> Hashable:
     """Go on with a summary, or back to the gate without one."""
     return "failed" if state.get("summary_failure") else "summarized"
+
+
+def _decision(state: State, gate: str) -> Route:
+    return Route.load(state.get("routes", {}).get(gate))
 
 
 def _label(routes: dict[Hashable, str], to: str) -> Hashable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from os import PathLike
 from pathlib import PurePath
@@ -133,7 +133,7 @@ class Pipeline:
         fresh: bool = False,
         when_open: Policy | None = None,
         tokens: bool = False,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Do what `run` does, or `resume` if only `thread_id` is given, and yield what happens; the result is last.
 
         `tokens` asks the model to stream, and yields its text as it comes. Leaving the loop early cancels the
@@ -265,4 +265,4 @@ def default_thread_id(input_: Input) -> str:
     source = input_.get("source") or ""
     path = PurePath(urlsplit(source).path if "://" in source else source)
     slug = re.sub(r"[^\w.]+", "-", path.stem.lower()).strip("-.")[:40] or "document"
-    return f"{slug}-{str(input_['document_sha256'])[:10]}"
+    return f"{slug}-{str(input_.get('document_sha256'))[:10]}"

@@ -11,7 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
 from tidegate.checkpointers import locate
-from tidegate.graph.pipeline import Services
+from tidegate.graph.services import Services
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
 from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport

@@ -57,12 +57,10 @@ def enrich_step(enricher: Enricher | None, clock: Clock) -> Callable[[Work, Runn
             return {}
         thread_id = str(config.get("configurable", {}).get("thread_id", ""))
 
-        async def one(entity_id: str) -> Enrichment:
-            entity = Entity.load(work["entities"][entity_id])
-            earlier = work["enrichments"].get(entity_id)
-            return await visit(enricher, entity, None if earlier is None else Enrichment.load(earlier), thread_id)
-
-        records = await asyncio.gather(*(one(entity_id) for entity_id in work["entities"]))
+        earlier = {key: Enrichment.load(record) for key, record in work["enrichments"].items()}
+        entities = [Entity.load(entity) for entity in work["entities"].values()]
+        visits = (visit(enricher, entity, earlier.get(entity.id), thread_id) for entity in entities)
+        records = await asyncio.gather(*visits)
         return {"enrichments": {key: record.dump() for key, record in zip(work["entities"], records, strict=True)}}
 
     async def visit(enricher: Enricher, entity: Entity, earlier: Enrichment | None, thread_id: str) -> Enrichment:

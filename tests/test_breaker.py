@@ -269,8 +269,12 @@ class CircuitMachine(RuleBasedStateMachine):
     def run_async(self, work: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
             await work()
+            await self.settle()
 
         self.runner.run(run())
+
+    async def settle(self) -> None:
+        """Wait until all have done what they were told."""
 
     @rule(target=permits, who=st.sampled_from([0, 1]))
     def ask(self, who: int) -> object:
@@ -351,9 +355,13 @@ class SqliteCircuitMachine(CircuitMachine):
         self.databases = [LiveDatabase(file, clock=self.clock) for _ in range(2)]
         return [SqliteCircuits(database) for database in self.databases]
 
+    async def settle(self) -> None:
+        for database in self.databases:  # a permit is given back without waiting, which the other one may see later
+            await database.read(lambda _: None)
+
     def teardown(self) -> None:
         for database in self.databases:
-            self.run_async(database.close)
+            self.runner.run(database.close())
         self.folder.cleanup()
         super().teardown()
 

@@ -281,6 +281,12 @@ async def test_nothing_is_written_while_all_goes_well(file: Path, database: Live
         assert version() != before
 
 
+async def test_what_is_written_costs_no_wait_for_the_disk(database: LiveDatabase) -> None:
+    modes = ("journal_mode", "synchronous")
+    found = await database.read(lambda c: [c.execute(f"PRAGMA {mode}").fetchone()[0] for mode in modes])
+    assert found == ["wal", 1]  # 1 is NORMAL: the file is synced when the log is moved into it, not at each commit
+
+
 async def test_a_wall_clock_that_is_set_back_does_not_keep_a_circuit_open(breaker: Breaker, clock: ManualClock) -> None:
     await open_circuit(breaker)
     clock.advance(20.0)

@@ -164,7 +164,7 @@ async def test_an_entity_that_can_never_be_had_is_missing_for_good_and_not_asked
 async def test_an_entity_that_fails_alone_is_tried_in_later_executions_five_times_at_most(worlds: Any) -> None:
     world = worlds(attempts=1, failure_threshold=99)
     world.places.fails = {"Cairo": Transient}
-    await world.executions().advance("t", await world.take_in(TEXT))
+    result = await world.executions().advance("t", await world.take_in(TEXT))
     for _ in range(8):
         result = await world.executions().advance("t", None)
     assert world.places.asked.count("Cairo") == 5

@@ -272,6 +272,11 @@ def test_an_answer_without_one_sentence_that_cites_is_unusable(answer: str) -> N
     assert read(answer, 6, range(1, 10), range(0)) is None
 
 
+def test_a_sentence_cannot_rest_on_everything() -> None:
+    cited = read("One is here. [1-500]" + "[600][601]", 6, range(1, 1_000), range(0))
+    assert cited == [Cited("One is here.", tuple(range(1, 11)), ())]
+
+
 CITED = st.lists(
     st.tuples(
         st.text("abcdef ", min_size=1, max_size=40).map(lambda text: f"Word {' '.join(text.split())} is here"),

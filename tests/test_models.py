@@ -8,6 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from langchain_core.exceptions import (
+    ContextOverflowError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelInvalidRequestError,
+    ModelRateLimitError,
+)
 from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 from opentelemetry.sdk.trace import TracerProvider
@@ -202,6 +209,16 @@ async def test_answers_that_could_not_be_used_are_paid_for_too() -> None:
     assert bill.usage == Usage(input_tokens=20, output_tokens=3)
 
 
+@pytest.mark.parametrize(
+    "usage", ["null", "{}", '{"prompt_tokens": null, "completion_tokens": 3}', '{"prompt_tokens": -1}']
+)
+async def test_an_answer_counts_even_where_its_tokens_were_not_counted(server: OpenAIServer, usage: str) -> None:
+    choice = '{"index": 0, "message": {"role": "assistant", "content": "Heard."}, "finish_reason": "stop"}'
+    body = f'{{"id": "1", "object": "chat.completion", "model": "m", "choices": [{choice}], "usage": {usage}}}'
+    server.follow([garbage(body.encode(), "application/json")])
+    assert await ask(chat_on(server, attempts=1)) == ("Heard.", 1)
+
+
 async def test_a_bug_of_ours_is_not_taken_for_a_failure_of_the_model(server: OpenAIServer) -> None:
     def read(said: str) -> str:
         raise ZeroDivisionError
@@ -268,6 +285,11 @@ async def test_an_injected_model_is_asked_as_it_is() -> None:
         (type("StatusError", (Exception,), {"status_code": 422})(), Permanent),
         (type("StatusError", (Exception,), {"status_code": 402})(), Refused),
         (type("StatusError", (Exception,), {"code": 403})(), Refused),
+        (ModelAuthenticationError(), Refused),
+        (ModelRateLimitError(), RateLimited),
+        (ModelInvalidRequestError(), Permanent),
+        (ModelConnectionError(), Transient),
+        (ContextOverflowError(), Permanent),
         (type("StatusError", (Exception,), {"code": 429})(), RateLimited),
     ],
 )

@@ -11,7 +11,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from tidegate.errors import Permanent, ServiceError, Transient
 from tidegate.graph.execution import Executions
-from tidegate.graph.pipeline import Services, build_graph
+from tidegate.graph.pipeline import build_graph
+from tidegate.graph.services import Services
 from tidegate.resilience.breaker import Breaker
 from tidegate.resilience.circuits import MemoryCircuits
 from tidegate.resilience.guard import Answer, Guard

@@ -21,7 +21,7 @@ from tidegate.errors import WrongThread
 from tidegate.testing import ManualClock
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TEXT = "Ferries from Dover reach Calais in ninety minutes. Hamburg waits."
+TEXT = "Ferries from Dover reach Calais in ninety minutes. They go on to Hamburg in Germany."
 
 
 def example(name: str) -> ModuleType:
@@ -121,7 +121,7 @@ async def test_a_thread_of_the_tool_is_its_own_inside_of_an_agents_run(note: Pat
         model = ToolCaller(messages=calls(path="note.txt"))
         agent: Any = create_agent(model, tools=[tool], checkpointer=InMemorySaver())
         state = await agent.ainvoke({"messages": [("user", "?")]}, {"configurable": {"thread_id": "agent"}})
-        answer = next(json.loads(m.content) for m in state["messages"] if isinstance(m, ToolMessage))
+        answer = next(json.loads(m.text) for m in state["messages"] if isinstance(m, ToolMessage))
         assert (await pipeline.inspect(answer["thread_id"])).status == "complete"
 
 

@@ -94,9 +94,10 @@ def written_into(text: str, blocks: dict[str, str]) -> str:
         fenced = block.startswith("```")
         old = r"```\w*\n.*?\n?```" if fenced else r"(?:\|[^\n]*\n)*"
         pattern = re.compile(rf"(<!-- (?:output: )?{name} -->\n)({old})", re.DOTALL)
-        if not pattern.search(text):
+        found = pattern.search(text)
+        if found is None:
             raise ValueError(f"README.md has no marker {name}")
-        text = pattern.sub(lambda found, block=block, fenced=fenced: found[1] + block + ("" if fenced else "\n"), text)
+        text = f"{text[: found.start(2)]}{block}{'' if fenced else chr(10)}{text[found.end() :]}"
     return text
 
 

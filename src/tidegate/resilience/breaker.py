@@ -66,7 +66,10 @@ class Permit:
             await _to_its_end(failing)
 
     async def released(self) -> None:
-        """Give the permit back with no verdict, as a cancelled caller does; never waits for anything."""
+        """Give the permit back with no verdict, as a cancelled caller does.
+
+        Never waits, so that it can be called while a coroutine is closed; other processes see it a moment later.
+        """
         if self._settle() and self._is_probe:
             self._circuits.release(self._breaker.name, self._generation)
 

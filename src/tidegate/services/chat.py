@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from langchain_core.exceptions import ContextOverflowError
+from langchain_core.exceptions import (
+    ContextOverflowError,
+    ModelAuthenticationError,
+    ModelInvalidRequestError,
+    ModelNotFoundError,
+    ModelPermissionDeniedError,
+    ModelRateLimitError,
+)
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.constants import TAG_NOSTREAM
@@ -22,6 +29,14 @@ T = TypeVar("T")
 _WITHHELD = frozenset({"content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content"})
 _CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
 _UNPAID = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+# LangChain's own classes, for a provider whose exceptions carry no status.
+_STATUSES = {
+    ModelAuthenticationError: 401,
+    ModelPermissionDeniedError: 403,
+    ModelInvalidRequestError: 400,
+    ModelNotFoundError: 404,
+    ModelRateLimitError: 429,
+}
 
 
 class Bill:
@@ -151,14 +166,17 @@ def _status(error: Exception) -> int | None:
     """
     places = (error, getattr(error, "response", None))
     found = (getattr(place, attribute, None) for place in places for attribute in ("status_code", "status", "code"))
-    return next((status for status in found if isinstance(status, int) and 400 <= status <= 599), None)
+    named = (status for kind, status in _STATUSES.items() if isinstance(error, kind))
+    return next((status for status in (*found, *named) if isinstance(status, int) and 400 <= status <= 599), None)
 
 
 def _usage(message: AIMessage) -> Usage | None:
-    counted = message.usage_metadata
-    if not counted:
+    """Return what the provider counted; None if it did not, or not in whole numbers."""
+    counted: Mapping[str, object] = message.usage_metadata or {}
+    read, written = counted.get("input_tokens"), counted.get("output_tokens")
+    if not isinstance(read, int) or not isinstance(written, int):
         return None
-    return Usage(input_tokens=counted["input_tokens"], output_tokens=counted["output_tokens"])
+    return Usage(input_tokens=read, output_tokens=written)
 
 
 def _finish(message: AIMessage) -> str:
