@@ -112,7 +112,7 @@ def test_a_name_is_typed_by_its_words_and_those_beside_it(text: str, name: str, 
         "On Monday, in May, at Christmas, the Chairman and the Company met the Board.",
         "The company said that the Company, its board, and the Board had met.",
         "The Indian Gaming Regulatory Act (“IGRA”) applies. IGRA applies.",
-        "We plan a system called Triton™ for our guests.",
+        "The new Triton™ is here. We like Triton, and they like Triton.",
         "They spoke English to the French and the Dutch.",
         "I'd go. It's late. Don't wait. That's all.",
         "Reading is fun. Mobile phones are not. Mark your calendar. Orange juice is.",
@@ -209,6 +209,16 @@ def test_the_longest_name_wins() -> None:
     found = read("The University of Nevada is in Nevada. Norwich City F.C. is from Norwich, which is in Norfolk.")
     assert found["Nevada"][1] == ["Nevada"]
     assert found["Norwich"][1] == ["Norwich"]
+
+
+def test_a_sum_is_not_taken_apart_by_a_name() -> None:
+    found = read("In the US they paid US$5 million.")
+    assert found["US"][1] == ["US"]
+    assert found["US$5 million"][1] == ["US$5 million"]
+
+
+def test_a_single_word_is_not_found_inside_a_phrase_that_is_no_entity() -> None:
+    assert read("Mr. Zenk came. They signed the Zenk Agreement.")["Zenk"][1] == ["Zenk"]
 
 
 def test_a_name_is_not_found_inside_another_word_or_name() -> None:

@@ -31,16 +31,22 @@ def copy(installed: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def elsewhere(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same copy, installed as the only model there is, in a package that must never be imported."""
+def official(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same copy, installed as the official package, which must never be imported."""
     package = copy.parent / "site" / "en_core_web_sm"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('the model was imported')")
     folder = Path(shutil.move(copy, package / "en_core_web_sm-3.8.0"))
     monkeypatch.syspath_prepend(str(package.parent))
-    monkeypatch.setattr(spacy_model, "PACKAGES", ("en_core_web_sm",))
     importlib.invalidate_caches()
     return folder
+
+
+@pytest.fixture
+def alone(official: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The official package as the only model there is."""
+    monkeypatch.setattr(spacy_model, "PACKAGES", ("en_core_web_sm",))
+    return official
 
 
 def test_a_sound_copy_is_accepted(copy: Path) -> None:
@@ -84,18 +90,26 @@ def test_what_is_never_read_may_differ_or_be_missing(copy: Path) -> None:
     assert [entity.text for entity in nlp("They met Angela Merkel.").ents] == ["Angela Merkel"]
 
 
-def test_the_official_package_is_found_first_and_not_imported(elsewhere: Path) -> None:
-    assert find_model() == elsewhere
+def test_the_official_package_is_found_first_and_not_imported(official: Path) -> None:
+    assert find_model() == official
 
 
-def test_another_version_is_not_the_model(elsewhere: Path) -> None:
-    elsewhere.rename(elsewhere.with_name("en_core_web_sm-3.7.1"))
+def test_the_copy_is_used_where_the_official_package_is_not_sound(
+    official: Path, installed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (official / "config.cfg").unlink()
+    assert find_model() == installed
+    assert "config.cfg is missing" in caplog.text
+
+
+def test_another_version_is_not_the_model(alone: Path) -> None:
+    alone.rename(alone.with_name("en_core_web_sm-3.7.1"))
     with pytest.raises(SettingsError, match=r"config\.cfg is missing \(expected en_core_web_sm 3\.8\.0\)|is missing"):
         find_model()
 
 
-def test_a_package_that_hooks_into_spacy_is_refused(elsewhere: Path) -> None:
-    info = elsewhere.parent.parent / "en_core_web_sm-3.8.0.dist-info"
+def test_a_package_that_hooks_into_spacy_is_refused(alone: Path) -> None:
+    info = alone.parent.parent / "en_core_web_sm-3.8.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: en_core_web_sm\nVersion: 3.8.0\n")
     (info / "entry_points.txt").write_text("[spacy_factories]\nner = en_core_web_sm:make\n")
@@ -104,9 +118,9 @@ def test_a_package_that_hooks_into_spacy_is_refused(elsewhere: Path) -> None:
 
 
 def test_a_refused_model_is_an_error_if_asked_for_and_a_warning_if_not(
-    elsewhere: Path, caplog: pytest.LogCaptureFixture
+    alone: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (elsewhere / "ner" / "model").write_bytes(b"other")
+    (alone / "ner" / "model").write_bytes(b"other")
     with pytest.raises(SettingsError, match="ner/model is not the official one"):
         open_recogniser("spacy")
     with caplog.at_level(logging.WARNING):

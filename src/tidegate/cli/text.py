@@ -59,6 +59,8 @@ def _summary(result: Result) -> str:
         if result.summary.method == "extractive"
         else f"by {result.summary.model}"
     )
+    if not result.summary.sentences:
+        return "Summary: none, the document has no running text"
     lines = [f"Summary ({how})"]
     for number, sentence in enumerate(result.summary.sentences, start=1):
         text = f"{printable(sentence.text)} {_source(result, sentence)}".rstrip()

@@ -13,6 +13,8 @@ from tidegate.errors import BrokenDocument, DocumentTooLarge, EncryptedDocument
 
 MAX_DEPTH = 500
 """Elements within one another; a table in a table in a table has about 60."""
+MAX_ELEMENTS = 3_000_000
+"""Elements that are read of one part, at about 4 µs each. A thousand pages have a million."""
 MAX_TAG_BYTES = 8 * 1024 * 1024
 """Bytes without a `>`: expat before 2.6 reads a tag again with each megabyte that arrives."""
 
@@ -103,6 +105,7 @@ class PartReader:
 
     def __init__(self) -> None:
         self.depth = 0
+        self._count = 0
 
     def doctype(self, *_: object) -> None:
         """Refuse a DTD, and with it entities of every kind; Office Open XML has none (ECMA-376, part 2)."""
@@ -110,6 +113,9 @@ class PartReader:
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Count the depth, and pass on the name without its namespace if it is Word's."""
+        self._count += 1
+        if self._count > MAX_ELEMENTS:
+            raise TooMuch(f"more than {MAX_ELEMENTS:,} elements")
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise _Refused(f"elements nested more than {MAX_DEPTH} deep")
