@@ -75,7 +75,9 @@ async def test_resuming_while_the_service_is_down_returns_what_is_stored_and_whe
     world.places.down = True
     first = await world.executions().advance("t", await world.take_in(TEXT))
     world.clock.advance(10.0)
-    again = await world.executions().advance("t", None)
+    events: list[Event] = []
+    again = await world.executions().advance("t", None, emit=events.append)
+    assert events == []
     assert (again.status, again.revision) == ("degraded", 1)
     assert again.retry_in == pytest.approx((first.retry_in or 0.0) - 10.0)
     assert len(world.places.asked) == 3
@@ -96,14 +98,37 @@ async def test_resuming_after_the_service_came_back_asks_only_for_what_was_missi
 
 
 async def test_a_half_open_circuit_is_sent_one_entity_first(worlds: Any) -> None:
-    world = worlds(concurrency=8)
+    world = worlds(concurrency=8, batch_size=1)
     world.places.down = True
     await world.executions().advance("t", await world.take_in(TEXT))
     world.clock.advance(31.0)
     world.places.asked.clear()
-    still = await world.executions().advance("t", None)
+    events: list[Event] = []
+    still = await world.executions().advance("t", None, emit=events.append)
     assert len(world.places.asked) == 1
+    assert [(event.kind, event.step) for event in events].count(("started", "enrich")) == 1
     assert (still.status, still.revision) == ("degraded", 1)
+
+
+async def test_a_circuit_that_flaps_is_tried_three_rounds_in_one_execution(worlds: Any) -> None:
+    world = worlds(reset_timeout=0.5)
+    world.places.down = True
+    world.places.seconds_after_an_answer = 1.0  # by then the circuit is half-open again
+    events: list[Event] = []
+    result = await world.executions().advance("t", await world.take_in(TEXT), emit=events.append)
+    routes = [event.detail["to"] for event in events if event.detail.get("gate") == "enrichment"]
+    assert routes == ["enrich", "enrich", "enrich", "gate_summary"]
+    assert (result.status, result.retry_in) == ("degraded", 0.0)
+
+
+async def test_running_the_same_document_again_completes_a_degraded_thread(worlds: Any) -> None:
+    world = worlds()
+    world.places.down = True
+    start = await world.take_in(TEXT)
+    await world.executions().advance("t", start)
+    world.places.down = False
+    world.clock.advance(31.0)
+    assert (await world.executions().advance("t", start)).revision == 2
 
 
 async def test_policy_wait_stops_the_thread_before_the_circuit_and_goes_on_once_it_lets_calls_through(
@@ -236,6 +261,16 @@ async def test_a_model_that_refuses_the_document_is_not_asked_again(worlds: Any)
     ]
     assert (await world.executions().advance("t", None)).retry_in is None
     assert world.writer.asked == 1
+
+
+async def test_a_model_that_refused_is_asked_again_once_it_would_be_asked_something_else(worlds: Any) -> None:
+    world = worlds(with_model=True)
+    world.places.down = world.writer.refuses = True
+    await world.executions().advance("t", await world.take_in(TEXT))
+    world.places.down = world.writer.refuses = False
+    world.clock.advance(31.0)
+    result = await world.executions().advance("t", None)
+    assert (result.status, world.writer.asked) == ("complete", 2)
 
 
 async def test_the_summary_is_written_again_when_later_answers_change_what_it_rests_on(worlds: Any) -> None:

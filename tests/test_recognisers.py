@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.services.recognisers import RulesRecogniser
+from tidegate.services.recognisers.passages import LONGEST, passages
 from tidegate.services.recognisers.recognition import find_entities
 from tidegate.state import Block, BlockKind, Document, Entity, entity_id
 
@@ -203,6 +204,18 @@ def test_the_same_words_with_two_meanings_are_two_entities() -> None:
         ("7 million", {"amount": "7000000", "currency": "USD"}),
     ]
     assert len({entity.id for entity in sums}) == 3
+
+
+def test_prose_is_cut_into_short_passages_without_a_loss() -> None:
+    document = a_document(
+        "A sentence goes here. " * 400, "x" * 99 + " " + "word " * 2_000, ("heading", "Not this."), "End."
+    )
+    pieces = list(passages(document))
+    prose = [block for block in document.blocks if block.kind == "paragraph"]
+    assert "".join(piece.text for piece in pieces) == "".join(document.slice(block) for block in prose)
+    assert all(document.text.startswith(piece.text, piece.start) for piece in pieces)
+    assert max(len(piece.text) for piece in pieces) <= LONGEST
+    assert all(piece.text.endswith((" ", ".")) for piece in pieces[:-2] if piece.text.startswith("A"))
 
 
 def test_the_longest_name_wins() -> None:

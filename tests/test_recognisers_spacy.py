@@ -42,10 +42,12 @@ async def test_a_biography_gives_its_people_places_dates_and_sums(recogniser: Sp
 async def test_the_model_sees_names_that_no_rule_shows(recogniser: SpacyRecogniser) -> None:
     found = await read(
         recogniser,
-        "You asked about Novosiltsev's dispatch. They landed in Reykjavik. Then Toyota sued Samsung.",
+        "You asked about Novosiltsev's dispatch. The army marched through Zembla. Then Toyota sued Samsung.",
+        "Only the Buonapartes rule, and they say that Buonaparte is ready.",
     )
     assert found["Novosiltsev"][0] == "PERSON"
-    assert found["Reykjavik"][0] == "LOC"
+    assert found["Zembla"][0] == "LOC"
+    assert found["Buonaparte"][0] == "PERSON"
     assert found["Toyota"][0] == "ORG"
 
 
@@ -54,6 +56,7 @@ async def test_what_the_model_takes_for_names_is_left_where_the_words_are_none(r
         recogniser,
         "Under the Credit Agreement the Company shall pay the Lenders. See Section 4, Note 7 and Table 2.",
         "On Monday the President met the Board at Christmas. The company, its lenders and its board were well.",
+        "Foster 2015, p. 12. Rollin 1988, p. 30.",
         "The Welsh and the Dutch like COVID-19 less. Visit https://www.Example.com/John/Smith now.",
     )
     assert found == {}

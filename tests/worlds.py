@@ -81,6 +81,8 @@ class Places:
     asked: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     goes_down_after: int | None = None
+    clock: ManualClock | None = None
+    seconds_after_an_answer: float = 0.0
     name: str = "enrichment"
     source: str = "places"
 
@@ -99,7 +101,11 @@ class Places:
                 raise self.fails[entity.text](self.name, "as scripted")
             return {"about": entity.text}
 
-        return await self.guard.call(ask)
+        try:
+            return await self.guard.call(ask)
+        finally:
+            if self.clock is not None:
+                self.clock.advance(self.seconds_after_an_answer)
 
 
 @dataclass
@@ -162,7 +168,7 @@ class World:
         self.saver = InMemorySaver()
         self.enrichment_guard = self._guard("enrichment")
         self.model_guard = self._guard("model")
-        self.places = Places(self.enrichment_guard)
+        self.places = Places(self.enrichment_guard, clock=self.clock)
         self.writer = Writer(self.model_guard)
         self.services = Services(
             documents=self.documents,

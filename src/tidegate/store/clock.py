@@ -16,7 +16,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only grow, of this process alone."""
+        """Seconds that only grow; the same for all processes of a machine until it restarts."""
         ...
 
     async def sleep(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tidegate.errors import BrokenDocument
 from tidegate.services.converters.characters import tidy
 from tidegate.services.converters.lines import ends_sentence, is_caption, is_heading, marker, unmarked
-from tidegate.services.converters.package import Package, PartReader, TooMuch
+from tidegate.services.converters.package import Package, PartReader, TooMuch, attribute
 from tidegate.services.converters.pieces import MAX_PIECES, Converted, Piece
 from tidegate.services.converters.styles import Properties, Style, Styles, outline_level
 from tidegate.services.converters.tables import table_pieces
@@ -57,7 +57,7 @@ class _Paragraph:
     listed: bool | None = None
     text: list[str] = field(default_factory=list)
     bold: int = 0
-    sizes: Counter[int] = field(default_factory=Counter)
+    sizes: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,11 @@ class _Body(PartReader):
         elif name == "r":
             self._runs.append(_Run())
         elif self._paragraphs:
-            self._opened_in_paragraph(name, attributes.get("val", ""), self._paragraphs[-1])
+            self._opened_in_paragraph(name, attributes, self._paragraphs[-1])
 
-    def _opened_in_paragraph(self, name: str, value: str, paragraph: _Paragraph) -> None:
+    def _opened_in_paragraph(self, name: str, attributes: Mapping[str, str], paragraph: _Paragraph) -> None:
         run = self._runs[-1] if self._runs else None
+        value = attribute(attributes, "val") if attributes else ""
         if run is None:
             match name:
                 case "pStyle":
@@ -133,7 +134,7 @@ class _Body(PartReader):
         paragraph.text.append(text)
         shown = len(text.strip())
         paragraph.bold += shown if run.bold else 0
-        paragraph.sizes[run.size] += shown
+        paragraph.sizes[run.size] = paragraph.sizes.get(run.size, 0) + shown
 
     def closed(self, name: str) -> None:
         if self._unshown_from:
@@ -151,7 +152,7 @@ class _Body(PartReader):
             self._end_table(self._tables.pop())
 
     def _end_paragraph(self, paragraph: _Paragraph) -> None:
-        text = tidy("".join(paragraph.text))
+        text = tidy("".join(paragraph.text)) if paragraph.text else ""
         if not text:
             return
         if self._tables and self._tables[-1] and self._tables[-1][-1]:
@@ -159,8 +160,8 @@ class _Body(PartReader):
             return
         style = self._styles.get(paragraph.style, Style())
         level = style.level if paragraph.level is None else paragraph.level
-        shown = paragraph.sizes.total()
-        size = paragraph.sizes.most_common(1)[0][0] if shown else 0
+        shown = sum(paragraph.sizes.values())
+        size = max(paragraph.sizes, key=paragraph.sizes.__getitem__, default=0)
         self._sizes[size] += shown
         if style.name.startswith("toc "):
             return  # a table of contents repeats the headings

@@ -6,6 +6,7 @@ import posixpath
 import zipfile
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from io import BytesIO
 from xml.etree.ElementTree import ParseError, XMLParser  # noqa: S405 - its one danger, a DTD, is refused by PartReader
 
@@ -119,7 +120,7 @@ class PartReader:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise _Refused(f"elements nested more than {MAX_DEPTH} deep")
-        self.opened(_local(tag), {_local(name): value for name, value in attributes.items()})
+        self.opened(_local(tag), attributes)
 
     def end(self, tag: str) -> None:
         """Pass on the name as `start` does."""
@@ -136,9 +137,15 @@ class PartReader:
         """Some text, which need not be all there is between two tags."""
 
 
+@lru_cache(maxsize=1024)
 def _local(tag: str) -> str:
     namespace, bracket, name = tag.rpartition("}")
     return name if namespace + bracket in _WORD or tag == _FALLBACK else tag
+
+
+def attribute(attributes: Mapping[str, str], name: str) -> str:
+    """Return the value of one of Word's attributes, empty if it is missing."""
+    return next((attributes[key] for namespace in _WORD if (key := namespace + name) in attributes), "")
 
 
 class _Relations(PartReader):

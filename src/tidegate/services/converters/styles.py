@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tidegate.services.converters.package import PartReader
+from tidegate.services.converters.package import PartReader, attribute
 
 _HEADING = re.compile(r"heading ([1-9])")
 
@@ -45,10 +45,10 @@ class Styles(PartReader):
         self._open = Style()
 
     def opened(self, name: str, attributes: Mapping[str, str]) -> None:
-        value = attributes.get("val", "")
+        value = attribute(attributes, "val")
         match name:
             case "style":
-                self._open = self._styles[attributes.get("styleId", "")] = Style()
+                self._open = self._styles[attribute(attributes, "styleId")] = Style()
             case "name":
                 self._open.name = value.casefold()
             case "basedOn":

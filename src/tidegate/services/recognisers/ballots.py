@@ -103,6 +103,7 @@ class Ballots:
     def decide(self) -> list[Name]:
         """Return the names that are entities, in the order in which they were first seen."""
         ordered = sorted(self._ballots.values(), key=lambda ballot: min(ballot.spans))
+        self._add_families(ordered)
         titled = {words(b.name)[-1] for b in ordered if b.clues.get("PERSON", 0.0) >= PROOF}
         people = set(titled)
         types: dict[str, EntityType | None] = {}
@@ -118,6 +119,14 @@ class Ballots:
                 types[ballot.name] = self._decide(ballot, plain(ballot.name) in people)
         return [self._name(ballot, type_, people) for ballot in ordered if (type_ := types[ballot.name]) is not None]
 
+    def _add_families(self, ballots: Iterable[Ballot]) -> None:
+        """Let `the Kennedys` say that Kennedy is a person."""
+        for ballot in ballots:
+            if " " not in ballot.name and ballot.articled and ballot.name.endswith("s"):
+                member = self._ballots.get(ballot.name[:-1])
+                if member is not None:
+                    member.add([("PERSON", LIKELY)])
+
     def _name(self, ballot: Ballot, type_: EntityType, people: set[str]) -> Name:
         proven = (
             ballot.name.isupper()
@@ -132,8 +141,9 @@ class Ballots:
         scores = self._scores(ballot, supported=supported)
         kind = max(_KINDS, key=lambda kind: scores[kind])
         if scores[kind] >= LIKELY or (self._modelled and ballot.votes[kind] and scores[kind] >= LIKELY / 2):
-            return None if kind == "OTHER" else kind
-        return "ENTITY" if not self._modelled and self._is_name(ballot) else None
+            if kind != "OTHER":
+                return kind
+        return "ENTITY" if self._is_name(ballot) else None
 
     def _scores(self, ballot: Ballot, *, supported: bool) -> Mapping[Kind, float]:
         single, cast = " " not in ballot.name, sum(ballot.votes.values())
@@ -181,9 +191,9 @@ def _unsupported(kind: Kind, ballot: Ballot) -> float:
         unlikely = ballot.name.isupper() or 2 * ballot.articled > len(ballot.spans) or _JOINED.match(ballot.name)
         return 0.0 if unlikely else 0.4
     if kind == "LOC":
-        return 0.28
+        return 0.4 if ballot.articled else 0.28
     initials = ballot.name.isupper() and len(ballot.name) < 4 and len(ballot.spans) == 1
-    return 1.0 if ballot.inside and not initials else 0.28
+    return 0.85 if ballot.inside and not initials else 0.28
 
 
 def common_words(text: str) -> frozenset[str]:

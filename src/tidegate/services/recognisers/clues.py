@@ -27,9 +27,14 @@ _SPEAKS: Final = (
 _SPEAKER_BEFORE: Final = re.compile(rf"(?<!\w){_SPEAKS} \Z")
 _SPEAKER_AFTER: Final = re.compile(rf" {_SPEAKS}")
 _BORN_AFTER: Final = re.compile(r" (?:\((?:born|b\.|n\u00e9e|aged?)(?!\w)|was born(?!\w))")
+_KIN_BEFORE: Final = re.compile(
+    r"(?<!\w)(?i:husband|wife|sons?|daughters?|brothers?|sisters?|father|mother|uncle|aunt|grandfather|grandmother),? \Z"
+)
 _WHO_AFTER: Final = re.compile(r",? (?:who|whose|whom)(?!\w)|, (?:age )?\d{2},")
-_IN_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|throughout) \Z")
-_NEAR_BEFORE: Final = re.compile(r"(?<!\w)(?:in|near|to|from|at|visited|of) \Z")
+_IN_BEFORE: Final = re.compile(r"(?<!\w)(?i:in|near|throughout) \Z")
+_NEAR_BEFORE: Final = re.compile(
+    r"(?<!\w)(?i:in|near|to|from|at|across|around|as far as|into|left|off|outside|reached|through|towards?|via|visited) \Z"
+)
 _LIVES_BEFORE: Final = re.compile(
     r"(?<!\w)(?:(?:born|raised|grew up|live|lives|lived|living|resides?|resided|based|headquartered|located|died|moved"
     r"|emigrated|travelled|traveled|arrived|offices?) (?:in|at|near|to)|[Pp]lace of birth:?) \Z"
@@ -82,7 +87,13 @@ def _several(name: str, parts: tuple[str, ...], common: frozenset[str]) -> Itera
         yield "ORG", PROOF
     elif first in lexicon.CLUB_INITIALS:
         yield "ORG", FIRM
-    elif last in lexicon.OTHER or head in lexicon.OTHER or _last_part(last) in lexicon.ROLES or _is_numbered(parts):
+    elif (
+        first in lexicon.OTHER_OPENERS
+        or last in lexicon.OTHER
+        or head in lexicon.OTHER
+        or _last_part(last) in lexicon.ROLES
+        or _is_numbered(parts)
+    ):
         yield "OTHER", PROOF if last in lexicon.OTHER else FIRM
     elif head in lexicon.ORGANISATIONS or (first in lexicon.ORGANISATIONS and ("of" in parts or "for" in parts)):
         yield "ORG", FIRM + 1 if telling or link < len(parts) or head not in lexicon.GENERIC_HEADS else FAINT
@@ -109,7 +120,7 @@ def _person(name: str, parts: tuple[str, ...]) -> Iterator[Clue]:
     if parts[0] in lexicon.RANKS and parts[1] not in lexicon.NEVER_ALONE:
         yield "PERSON", FIRM
     elif parts[0] in GIVEN_NAMES and len(parts) <= 4 and not any(part in lexicon.NEVER_ALONE for part in parts[1:]):
-        yield "PERSON", FIRM - 0.5
+        yield "PERSON", FIRM
     elif _INITIAL.fullmatch(name):
         yield "PERSON", FIRM
 
@@ -139,7 +150,7 @@ def beside(text: str, start: int, end: int) -> Iterator[Clue]:
         yield "OTHER", FIRM
     if after[:1] in ("\u2122", "\u00ae"):
         yield "OTHER", PROOF  # a trade mark
-    if _BORN_AFTER.match(after):
+    if _BORN_AFTER.match(after) or _KIN_BEFORE.search(before):
         yield "PERSON", FIRM
     if _SPEAKER_BEFORE.search(before) or _SPEAKER_AFTER.match(after) or _WHO_AFTER.match(after):
         yield "PERSON", FAINT
@@ -152,7 +163,7 @@ def beside(text: str, start: int, end: int) -> Iterator[Clue]:
     elif _IN_BEFORE.search(before):
         yield "LOC", FIRM if known else FAINT / 2
     elif _NEAR_BEFORE.search(before):
-        yield "LOC", FAINT / 2
+        yield "LOC", LIKELY + 1 if known else FAINT / 2
     within = _PART_BEFORE.search(before)
     if within is not None and standing(within[1]) != "none":
         yield "LOC", FIRM

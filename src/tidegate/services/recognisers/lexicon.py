@@ -46,43 +46,53 @@ CORPORATE: Final = word_set(
 """Last words of an organisation's legal name; taken off to compare names."""
 ORGANISATIONS: Final = word_set(
     """
-    academy administration agency airlines airways alliance archive archives army assembly associates association
-    athletic authority bancorp bancorporation bank board books broadcasting brothers bureau business cabinet casino
-    center centre chamber church clinic club coalition college colleges commission committee confederation
-    conference congress consortium consulting council court department directorate division enterprises
-    entertainment exchange faculty federation financial firm force foundation fund gazette government group guardian
-    guild herald hospital hospitals hotel industries inn institute institutes institution insurance international
-    investments journal judiciary laboratories laboratory labs league legislature library magazine media ministry
-    mirror mission motors museum navy network news newspaper observer office orchestra organisation organization
-    parliament partners partnership party pharmaceuticals police post press productions publications publishers
-    publishing reserve resort resorts restaurant rovers school senate service services sisters society software
-    solutions sport sports studio studios supermarkets syndicate systems taskforce team technologies technology
-    telegraph times tribunal tribune trust union united universities university wanderers weekly works
+    academy administration aerospace agency airlines airways alliance analytics apparel archive archives army
+    assembly associates association athletic authority automotive bakery bancorp bancorporation bank biosciences
+    biotech board books brewery brewing broadcasting brothers bureau business cabinet cafe capital casino center
+    centre chamber chemicals church clinic club coalition college colleges commission committee confederation
+    conference congress consortium construction consulting council court department directorate division
+    dynamics electric electronics energy engineering enterprises entertainment equity exchange faculty farms
+    federation financial firm foods force foundation fund gazette government group guardian guild healthcare
+    herald holdings hospital hospitals hotel industries inn institute institutes institution insurance
+    international investments journal judiciary laboratories laboratory labs league legislature library
+    logistics magazine media medical minerals mining ministry mirror mission motors museum navy network networks
+    news newspaper observer office oil orchestra organisation organization parliament partners partnership party
+    petroleum pharma pharmaceuticals pictures police post press productions properties publications publishers
+    publishing radio realty reserve resort resorts resources restaurant robotics rovers school semiconductor
+    semiconductors senate service services sisters society software solutions sport sports steel stores studio
+    studios supermarkets syndicate systems taskforce team technologies technology telecom telecommunications
+    telegraph television textiles therapeutics times tribunal tribune trust union united universities university
+    ventures wanderers weekly wireless works
     """
 )
 """Last words of an organisation's name, and first ones before `of` or `for`."""
 GENERIC_HEADS: Final = word_set(
     """
-    administration board business center centre conference court division exchange force fund government group
-    mission network office operations party senate service services systems team technology works
+    administration aerospace airlines analytics apparel automotive bakery biosciences biotech board brewery
+    brewing business cafe capital center centre chemicals conference construction court division dynamics
+    electric electronics energy engineering equity exchange farms foods force fund government group healthcare
+    holdings logistics medical minerals mining mission motors network networks office oil operations party
+    petroleum pharma pictures properties radio realty resources robotics semiconductor semiconductors senate
+    service services steel stores systems team technology telecom telecommunications television textiles
+    therapeutics ventures wireless works
     """
 )
 """Those of ORGANISATIONS that are as often no name: they count only behind a word that is nothing else."""
 
 PLACES: Final = word_set(
     """
-    airport archipelago avenue basin bay beach boulevard bridge canal canyon cape castle cathedral cemetery county
-    creek desert district drive falls forest fort glacier glen ground gulf hall harbor harbour heights highway hill
-    hills island islands isle isles lake lane mount mountain mountains ocean palace park pass peak peninsula plateau
-    port prefecture province range reservoir ridge river road sea springs square stadium station strait street
-    suburb summit tower township valley village volcano woods
+    airport archipelago avenue basin bay beach boulevard bridge canal canyon cape castle cathedral cemetery
+    county creek delta desert district drive falls forest fort glacier glen ground gulf hall harbor harbour
+    heights highway hill hills island islands isle isles lake lane mount mountain mountains ocean palace park
+    pass peak peninsula plateau port prefecture province range reservoir ridge river road sea springs square
+    stadium station strait street suburb summit tower township valley village volcano woods
     """
 )
 """Last words of a place's name."""
 PLACE_OPENERS: Final = word_set(
     """
-    bay cape city county fort ft gulf isle isles kingdom lake mount mt port province republic river sea state strait
-    straits
+    bay cape city county fort ft gulf isle isles kingdom lake mount mt port province republic rio river sea
+    serra sierra state strait straits
     """
 )
 """First words of a place's name: `Lake Geneva`, `Isle of Man`."""
@@ -111,19 +121,19 @@ OTHER: Final = word_set(
 
 FUNCTION: Final = word_set(
     """
-    a about above according across after again against aka all along also although always am among an and another
-    any are around as asked at attn based bcc be because been before behind being below beneath beside besides
-    between beyond born both but by can cc concerning could dear despite did died do does done down due during each
-    earlier either else even ever every except few fewer following for former from furthermore fw fwd get given
-    going got had has have having he hello her here hers hi him his how however i if in including inside instead
-    into is it its just later latter least less let like made make many may me meanwhile might mine more moreover
-    most much must my near neither never nevertheless next no nobody none nor not nothing now of off often on once
-    only onto or other otherwise our ours out outside over past per please plus previous pursuant re regarding
-    regards replied said same say says see several shall she should since sincerely so some sometimes soon still
-    subject such than thank thanks that the their theirs them then there therefore these they this those though
-    through throughout till to today told tomorrow tonight total toward towards twice under unless until up upon us
-    usually via was we were what when where whereas whether which while who whom whose why will with within without
-    would wrote yes yesterday yet you your yours
+    a about above according across after again against aka all along also although always am among an and
+    another any are around as asked at attn based bcc be because been before behind being below beneath beside
+    besides between beyond born both but by can cc concerning could dear despite did died do does done down due
+    during each earlier either else even ever every except few fewer following for former from furthermore fw
+    fwd get given going got had has have having he hello her here hers hi him his how however i if in including
+    inside instead into is it its just later latter least less let like made make many may me meanwhile might
+    mine more moreover most much must my near neither never nevertheless next no nobody none nor not nothing now
+    of off often on once only onto or other otherwise our ours out outside over past per please plus previous
+    pursuant regarding regards replied said same say says see several shall she should since sincerely so some
+    sometimes soon still subject such than thank thanks that the their theirs them then there therefore these
+    they this those though through throughout till to today told tomorrow tonight total toward towards twice
+    under unless until up upon us usually via was we were what when where whereas whether which while who whom
+    whose why will with within without would wrote yes yesterday yet you your yours
     """
 )
 """Words that begin sentences; taken off both ends of a name."""
@@ -149,10 +159,10 @@ ROLES: Final = word_set(
     acting agent auditor auditors aunt author authors borrower brother buyer ceo cfo chair chairman chairperson
     chairwoman chief client coach consultant contractor coo counsel cto customer customers daughter defendant
     defendants defender delegate deputy director directors doctor editor editors employee employees employer
-    executive founder goalkeeper head holder issuer lender lenders manager managers member members midfielder mother
-    officer officers owner participant parties partner partners party plaintiff plaintiffs player players prime
-    registrant sales seller shareholder shareholders son stockholder stockholders striker svp treasurer trustee
-    uncle user users vendor vendors vp winner writer
+    executive founder goalkeeper head holder issuer lender lenders manager managers member members midfielder
+    mother officer officers owner participant parties partner partners party plaintiff plaintiffs player players
+    prime registrant sales seller shareholder shareholders son stockholder stockholders striker supplier
+    suppliers svp treasurer trustee uncle user users vendor vendors vp winner writer
     """
 )
 """What people are; no part of their names."""
@@ -202,3 +212,5 @@ CLUBS: Final = word_set(
 CLUB_TOWNS: Final = word_set("city town")
 """Those that the names of some towns have, too."""
 CLUB_INITIALS: Final = word_set("ac afc as fc fk hnk nk sc sk sv tsv vfb vfl")
+OTHER_OPENERS: Final = word_set("cyclone hurricane operation project storm typhoon")
+"""First words of what has a name, but is no person, organisation or place."""

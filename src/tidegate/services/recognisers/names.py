@@ -29,7 +29,7 @@ WORD: Final = re.compile(
 )
 _POSSESSIVE: Final = re.compile(r"['\u2019](?:s|S)?\Z")
 _BREAK: Final = re.compile(
-    r"[\n\t|;:!?\"\u201c\u201d()\[\]{}<>/\\*\u2022=+#~\u2026\u00ae\u2122\u2013\u2014]| {2,}|,(?! \w)"
+    r"[\n\t|;:!?\"\u201c\u201d()\[\]{}<>/\\*\u2022=+#~\u2026\u00ae\u2122\u2013\u2014]| {2,}| - |,(?! \w)"
 )
 _MARK: Final = re.compile("[.,] ")
 _ENDS_SHORTENED: Final = re.compile(rf"(?<!\w)(?:(?:[^\W\d_]\.)+|{_SHORTENED}\.)\Z")
@@ -51,8 +51,11 @@ _INITIALS: Final = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]?")
 
 
 def plain(word: str) -> str:
-    """Return a word as the word lists have it: `Inc.` is `inc`, `U.S.` is `us`."""
-    return word.replace(".", "").casefold()
+    """Return a word as the word lists have it: `Inc.` is `inc`, `U.S.` is `us`, `Ren\u00e9` is `rene`."""
+    bare = word.replace(".", "").casefold()
+    if bare.isascii():
+        return bare
+    return "".join(c for c in unicodedata.normalize("NFKD", bare) if not unicodedata.combining(c))
 
 
 def words(name: str) -> tuple[str, ...]:

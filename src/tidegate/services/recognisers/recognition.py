@@ -49,6 +49,8 @@ def find_entities(document: Document, model: Model | None = None) -> list[Entity
     """
     common = common_words(document.text)
     groups = bring_together(_names(document, model, common), document.text, common)
+    if model is not None:  # what it does not know and is short for nothing is hardly a name
+        groups = [found for found in groups if found.type != "ENTITY"]
     entries = [_Entry(found.type, [name.text for name in found.names]) for found in groups]
     found = [(*span, number) for number, group in enumerate(groups) for name in group.names for span in name.spans]
     index = Index(_writings(groups, common), common)
