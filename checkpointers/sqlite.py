@@ -15,7 +15,7 @@ from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMet
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from tidegate.checkpointers.saving import StrictSerializer, put_span, serialized_bytes, uninterrupted
-from tidegate.errors import SettingsError
+from tidegate.errors import CheckpointDamaged, SettingsError
 
 BUSY_TIMEOUT = 30.0
 """Seconds that a transaction waits for another process to finish its own."""
@@ -56,6 +56,21 @@ class SqliteSaver(AsyncSqliteSaver):
             yield saver
         finally:
             await connection.close()
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that `config` names, or the newest of its thread.
+
+        Raises:
+            CheckpointDamaged: its bytes cannot be read.
+        """
+        try:
+            return await super().aget_tuple(config)
+        except sqlite3.OperationalError:
+            raise
+        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
+            thread_id = str(config.get("configurable", {}).get("thread_id"))
+            problem = f"has a checkpoint that cannot be read ({type(error).__name__}); restore the file from a copy"
+            raise CheckpointDamaged(thread_id, problem) from error
 
     async def aput(
         self,

@@ -8,11 +8,11 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
 from tidegate import Pipeline
-from tidegate.state import State
+from tidegate.state import Input, Output
 
 
-class Review(State, total=False):
-    """The outer state: Tidegate's channels, and one more."""
+class Review(Input, Output, total=False):
+    """The outer state: Tidegate's input and output, and two more channels."""
 
     path: str
     verdict: str

@@ -12,9 +12,11 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field
 
 from tidegate.errors import TidegateError
+from tidegate.graph.execution import default_thread_id
 from tidegate.graph.result import Result
 from tidegate.graph.wiring import Source
 from tidegate.settings import Policy
+from tidegate.state import Input
 
 _Result = TypeVar("_Result")
 
@@ -26,11 +28,15 @@ class Runner(Protocol):
         self,
         source: Source | None = None,
         *,
-        text: str | None = None,
+        name: str | None = None,
         thread_id: str | None = None,
         when_open: Policy | None = None,
     ) -> Result:
         """Take a document in and bring its thread as far as it gets."""
+        ...
+
+    async def take_in(self, source: Source | None = None, *, name: str | None = None) -> Input:
+        """Read a document into the document store, and return the graph's input for it."""
         ...
 
     async def resume(self, thread_id: str, *, when_open: Policy | None = None) -> Result:
@@ -63,27 +69,32 @@ class _Arguments(BaseModel):
     thread_id: str | None = Field(default=None, description="the thread ID of an earlier answer, to complete it")
 
 
-def as_tool(pipeline: Runner, root: str | PathLike[str] | None) -> BaseTool:
+def as_tool(pipeline: Runner, root: str | PathLike[str] | None, namespace: str) -> BaseTool:
     """Return the tool; see `Pipeline.as_tool`."""
+    if not namespace:
+        raise ValueError("the namespace of a tool's threads cannot be empty: it keeps all other threads from the model")
     folder = None if root is None else Path(root).resolve()
 
-    def arguments(text: str | None, path: str | None) -> dict[str, Any]:
-        if path is None:
-            return {"text": text}
+    def file_of(path: str) -> Path:
         if folder is None:
             raise ToolException("files cannot be read here; pass the text itself")
         file = (folder / path).resolve()
         if not file.is_relative_to(folder):
             raise ToolException(f"{path} is outside of the documents' folder")
-        return {"source": file}
+        return file
 
     async def run(text: str | None = None, path: str | None = None, thread_id: str | None = None) -> dict[str, Any]:
         try:
             if text is None and path is None:
                 if thread_id is None:
                     raise ToolException("pass `text` or `path`, or the `thread_id` of an earlier answer")
+                if not thread_id.startswith(namespace):  # the host's other threads are none of the model's business
+                    raise ToolException(f"{thread_id} is not the `thread_id` of an earlier answer")
                 return _answer(await pipeline.resume(thread_id, when_open="degrade"))
-            return _answer(await pipeline.run(**arguments(text, path), thread_id=thread_id, when_open="degrade"))
+            document = text.encode() if text is not None else file_of(path or "")
+            name = "text" if text is not None else path
+            own_thread = namespace + default_thread_id(await pipeline.take_in(document, name=name))
+            return _answer(await pipeline.run(document, name=name, thread_id=own_thread, when_open="degrade"))
         except TidegateError as error:
             raise ToolException(_told(error, folder)) from error
 

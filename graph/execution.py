@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from itertools import zip_longest
+from pathlib import PurePath
 from typing import Any, cast
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
@@ -18,6 +22,8 @@ from langgraph.types import StateSnapshot
 from tidegate.errors import (
     DocumentMismatch,
     IncompatibleThread,
+    ServiceError,
+    SettingsError,
     StateInvalid,
     ThreadError,
     ThreadNotFound,
@@ -28,11 +34,12 @@ from tidegate.graph.progress import task_event, token_event
 from tidegate.graph.result import Event, HistoryEntry, Result, Status
 from tidegate.graph.services import Services
 from tidegate.settings import Policy
-from tidegate.state import EXECUTION, WHEN_OPEN, Input, State, hash_of
+from tidegate.state import EXECUTION, WHEN_OPEN, Input, Output, State, hash_of
 from tidegate.store.registry import Registry, ThreadRecord, ThreadStatus
 from tidegate.telemetry import names, spans
 
 Emit = Callable[[Event], None]
+_LONGEST_THREAD_ID = 200
 _RECURSION_LIMIT = 200  # supersteps in one execution; the gates bound their rounds long before
 
 
@@ -40,7 +47,7 @@ class Executions:
     """Runs the threads of one compiled graph, and keeps the registry of them."""
 
     def __init__(
-        self, graph: CompiledStateGraph[State, None, Input, State], services: Services, registry: Registry
+        self, graph: CompiledStateGraph[State, None, Input, Output], services: Services, registry: Registry
     ) -> None:
         self._graph = graph
         self._services = services
@@ -61,8 +68,10 @@ class Executions:
         One execution of a thread at a time in this process: a second caller waits, and finds what the first one did.
 
         Raises:
-            ThreadNotFound, DocumentMismatch, IncompatibleThread, CheckpointDamaged, DocumentError, ServiceError.
+            ThreadNotFound, DocumentMismatch, IncompatibleThread, CheckpointDamaged, DocumentError, ServiceError;
+            SettingsError: this cannot be a thread ID.
         """
+        _check_thread_id(thread_id)
         async with self._turns.setdefault(thread_id, asyncio.Lock()):
             return await self._advance(thread_id, start, when_open, emit, tokens)
 
@@ -80,6 +89,9 @@ class Executions:
         if snapshot is not None:
             stored = await self._result(thread_id, snapshot)
             if stored.status == "complete" or (stored.status == "degraded" and stored.retry_in != 0.0):
+                if record is None or record.status != stored.status:  # a crash came between checkpoint and registry
+                    record = record or self._new_record(thread_id, cast("Input", snapshot.values))
+                    await self._registry.put(self._summed_up(record, stored))
                 return stored
             start = None
         elif start is None:
@@ -87,17 +99,19 @@ class Executions:
                 raise _not_found(thread_id)
             start = Input(source=record.source, document_sha256=record.document_id, media_type=record.media_type)
         record = replace(
-            record or _new_record(thread_id, start or cast("Input", snapshot.values if snapshot else {})),
+            record or self._new_record(thread_id, start or cast("Input", snapshot.values if snapshot else {})),
             fingerprint=self._fingerprint,
             status="running",
             error=None,
         )
         await self._registry.put(record)
         try:
-            result = await self._execute(thread_id, start, snapshot, config, emit, tokens)
+            try:
+                result = await self._execute(thread_id, start, snapshot, config, emit, tokens)
+            except StateInvalid as error:
+                raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}" if isinstance(error, TidegateError) else type(error).__name__
-            await self._registry.put(replace(record, status="failed", error=reason))
+            await self._registry.put(replace(record, status="failed", error=_told(error)))
             raise
         await self._registry.put(self._summed_up(record, result))
         return result
@@ -141,6 +155,7 @@ class Executions:
 
     async def inspect(self, thread_id: str) -> Result:
         """Return how far a thread is."""
+        _check_thread_id(thread_id)
         snapshot = await self._snapshot(thread_id)
         if snapshot is not None:
             return await self._result(thread_id, snapshot)
@@ -151,17 +166,24 @@ class Executions:
 
     async def history(self, thread_id: str, limit: int | None) -> list[HistoryEntry]:
         """Return a thread's checkpoints, the newest first."""
+        _check_thread_id(thread_id)
+        config = _config(thread_id)
+        # One more than asked for: what ran before a checkpoint is what the older one says comes next.
+        more = None if limit is None else limit + 1
+        snapshots = [snapshot async for snapshot in self._graph.aget_state_history(config, limit=more)]
         entries = [
             HistoryEntry(
                 checkpoint_id=str(snapshot.config.get("configurable", {}).get("checkpoint_id")),
                 step=int((snapshot.metadata or {}).get("step", 0)),
                 at=snapshot.created_at or "",
                 source=str((snapshot.metadata or {}).get("source", "")),
+                ran=older.next if older else (),
+                reason=_reason(snapshot, older),
                 next=snapshot.next,
                 revision=snapshot.values.get("revision", 0),
                 status=(snapshot.values.get("outcome") or {}).get("status"),
             )
-            async for snapshot in self._graph.aget_state_history(_config(thread_id), limit=limit)
+            for snapshot, older in list(zip_longest(snapshots, snapshots[1:]))[:limit]
         ]
         if not entries:
             raise _not_found(thread_id)
@@ -213,6 +235,16 @@ class Executions:
             next_at=None if result.retry_in is None else self._services.clock.now() + result.retry_in,
         )
 
+    def _new_record(self, thread_id: str, start: Input) -> ThreadRecord:
+        return ThreadRecord(
+            thread_id=thread_id,
+            document_id=start.get("document_sha256") or "",
+            source=start.get("source") or "",
+            media_type=start.get("media_type"),
+            status="running",
+            fingerprint=self._fingerprint,
+        )
+
     @cached_property
     def _fingerprint(self) -> str:
         """A hash of the graph's steps and edges: a thread with another one was run by other code."""
@@ -232,15 +264,33 @@ def _config(thread_id: str, when_open: Policy | None = None) -> RunnableConfig:
     }
 
 
-def _new_record(thread_id: str, start: Input) -> ThreadRecord:
-    return ThreadRecord(
-        thread_id=thread_id,
-        document_id=start.get("document_sha256") or "",
-        source=start.get("source") or "",
-        media_type=start.get("media_type"),
-        status="running",
-    )
+def _reason(snapshot: StateSnapshot, older: StateSnapshot | None) -> str:
+    """Return why the gate that ran before this checkpoint decided as it did."""
+    gates = [name.removeprefix("gate_") for name in (older.next if older else ()) if name.startswith("gate_")]
+    return str(snapshot.values.get("routes", {}).get(gates[0], {}).get("reason", "")) if gates else ""
+
+
+def _told(error: Exception) -> str:
+    """Return what the registry keeps of an error: words that stay true, and of others' errors the name alone."""
+    if isinstance(error, ServiceError):
+        return error.why
+    return f"{type(error).__name__}: {error}" if isinstance(error, TidegateError) else type(error).__name__
+
+
+def _check_thread_id(thread_id: str) -> None:
+    if not thread_id or len(thread_id) > _LONGEST_THREAD_ID or not thread_id.isprintable():
+        raise SettingsError(
+            f"{thread_id[:40]!r} cannot be a thread ID; use 1 to {_LONGEST_THREAD_ID} printable characters"
+        )
 
 
 def _not_found(thread_id: str) -> ThreadNotFound:
     return ThreadNotFound(thread_id, "does not exist; `tidegate threads` lists those that do")
+
+
+def default_thread_id(input_: Input) -> str:
+    """Return the thread ID of a document: its name, made safe to type, and the beginning of its SHA-256."""
+    source = input_.get("source") or ""
+    path = PurePath(urlsplit(source).path if "://" in source else source)
+    slug = re.sub(r"[^\w.]+", "-", path.stem.lower()).strip("-.")[:40] or "document"
+    return f"{slug}-{str(input_.get('document_sha256'))[:10]}"

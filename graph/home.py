@@ -31,6 +31,17 @@ class Home:
             return await self._loop.create_task(work, context=context)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._task(work, context), self._loop))
 
+    def check(self) -> None:
+        """Refuse work from another loop, where it cannot be handed over.
+
+        Raises:
+            WrongThread: this is not the pipeline's own event loop.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongThread(
+                "a stream is iterated on the event loop that the pipeline was opened on; use `run` elsewhere"
+            )
+
     def run_sync(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Do the work on this loop and block this thread until it is done.
 

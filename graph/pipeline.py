@@ -24,11 +24,11 @@ from tidegate.nodes.gate import Limits, await_circuit, enrichment_gate, summary_
 from tidegate.nodes.ingest import ingest_step
 from tidegate.nodes.summarize import summarize_step
 from tidegate.settings import Settings
-from tidegate.state import Input, State
+from tidegate.state import Input, Output, State
 from tidegate.telemetry.spans import traced
 
 
-def build_graph(services: Services, settings: Settings) -> StateGraph[State, None, Input, State]:
+def build_graph(services: Services, settings: Settings) -> StateGraph[State, None, Input, Output]:
     """Return the graph, to be compiled with a checkpointer, or as a subgraph without one.
 
     Its input is `tidegate.state.Input`: what `Pipeline.take_in` returns.
@@ -40,14 +40,14 @@ def build_graph(services: Services, settings: Settings) -> StateGraph[State, Non
         "ingest": ingest_step(services.documents, services.convert),
         "extract": extract_step(services.recogniser),
         "gate_enrichment": enrichment_gate(services.enricher, services.enrichment_circuit, enrichment, clock),
-        "await_enrichment": await_circuit(services.enrichment_circuit),
+        "await_enrichment": await_circuit(services.enrichment_circuit, settings.enrichment.when_open),
         "gate_summary": summary_gate(services.model, services.extractive, services.model_circuit, summary, clock),
         "summarize": summarize_step(services.model or services.extractive, clock),
         "summarize_extractive": summarize_step(services.extractive, clock),
-        "await_model": await_circuit(services.model_circuit),
+        "await_model": await_circuit(services.model_circuit, settings.summary.when_open),
         "conclude": conclude_step(settings.max_visits),
     }
-    graph = StateGraph(State, input_schema=Input)
+    graph = StateGraph(State, input_schema=Input, output_schema=Output)
     for name, step in steps.items():
         graph.add_node(
             name, cast("Any", traced(name, step))
@@ -70,7 +70,7 @@ def build_graph(services: Services, settings: Settings) -> StateGraph[State, Non
 
 
 @lru_cache(maxsize=1)
-def graph() -> CompiledStateGraph[State, None, Input, State]:
+def graph() -> CompiledStateGraph[State, None, Input, Output]:
     """Return the graph for a LangGraph server, which brings its own checkpointer and calls this for every run.
 
     Settings are those of the process; services are opened by the first step that needs them.

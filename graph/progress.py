@@ -32,13 +32,13 @@ def token_event(message: Any, metadata: Mapping[str, Any]) -> Event | None:
 def _counts(update: Mapping[str, Any]) -> dict[str, Any]:
     """Say what a step brought, in counts: progress is shown and logged, so it holds no content."""
     counts: dict[str, Any] = {}
+    update = {key: value.value if isinstance(value, Overwrite) else value for key, value in update.items()}
     if document := update.get("document"):
         counts["characters"] = len(document["text"])
         counts["pages"] = len(document["pages"]) or None
     if "entities" in update:
-        entities = update["entities"].value if isinstance(update["entities"], Overwrite) else update["entities"]
-        counts |= Counter(entity["type"] for entity in entities.values())
-    if "enrichments" in update and "routes" not in update and not isinstance(update["enrichments"], Overwrite):
+        counts |= Counter(entity["type"] for entity in update["entities"].values())
+    if "enrichments" in update and "routes" not in update:
         counts |= Counter(record["status"] for record in update["enrichments"].values())
     for gate, route in (update.get("routes") or {}).items():
         counts |= {"gate": gate, "to": route["to"], "reason": route["reason"], "retry_in": route["retry_in"]}

@@ -114,12 +114,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """One checkpoint of a thread: when it was written (ISO 8601), which steps come `next`, what is published so far."""
+    """One checkpoint of a thread, written `at` (ISO 8601): which steps `ran` before it and, for a gate, its `reason`.
+
+    `next` are the steps to come, `source` is LangGraph's word for what wrote it; `revision` and `status` are what is
+    published by then.
+    """
 
     checkpoint_id: str
     step: int
     at: str
     source: str
+    ran: tuple[str, ...]
+    reason: str
     next: tuple[str, ...]
     revision: int
     status: str | None

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from os import PathLike
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from anyio.from_thread import start_blocking_portal
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -20,14 +17,17 @@ from tidegate.checkpointers import open_checkpointer
 from tidegate.errors import ThreadError
 from tidegate.graph import adapters
 from tidegate.graph.drawing import Path, visited
-from tidegate.graph.execution import Executions
+from tidegate.graph.execution import Executions, default_thread_id
 from tidegate.graph.home import Home
 from tidegate.graph.pipeline import build_graph
 from tidegate.graph.result import Event, HistoryEntry, Result
 from tidegate.graph.wiring import Source, Wired, wire
+from tidegate.nodes.enrich import Enricher
+from tidegate.nodes.extract import Recogniser
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.settings import Policy, Settings
-from tidegate.state import Input, State
+from tidegate.state import Input, Output, State
+from tidegate.store.clock import Clock
 from tidegate.store.registry import ThreadRecord, ThreadStatus
 
 if TYPE_CHECKING:
@@ -54,30 +54,41 @@ class Pipeline:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings | None = None, *, model: BaseChatModel | None = None, **services: Any
+        cls,
+        settings: Settings | None = None,
+        *,
+        model: BaseChatModel | None = None,
+        recogniser: Recogniser | None = None,
+        enricher: Enricher | None = None,
+        clock: Clock | None = None,
     ) -> AsyncIterator[Pipeline]:
         """Open everything that the settings name; by default they are read from `TIDEGATE_*` and `tidegate.toml`.
 
-        `model` takes the place of the setting of that name. `services` may hold a `recogniser`, an `enricher`, a
-        `clock` or a `transport` (httpx) of the caller's own.
+        `model`, `recogniser` and `enricher` take the place of those that the settings name, and stay the caller's to
+        close. An enricher brings its own guard.
 
         Raises:
             SettingsError: a setting is wrong, a file cannot be used, or an extra is missing.
         """
         settings = settings or Settings.read()
-        async with open_checkpointer(settings.checkpoints) as saver, wire(settings, model=model, **services) as wired:
+        services = wire(settings, model=model, recogniser=recogniser, enricher=enricher, clock=clock)
+        async with open_checkpointer(settings.checkpoints) as saver, services as wired:
             yield cls(wired, saver, settings)
 
     @classmethod
     @contextmanager
     def open_sync(
-        cls, settings: Settings | None = None, *, model: BaseChatModel | None = None, **services: Any
+        cls,
+        settings: Settings | None = None,
+        *,
+        model: BaseChatModel | None = None,
+        recogniser: Recogniser | None = None,
+        enricher: Enricher | None = None,
+        clock: Clock | None = None,
     ) -> Iterator[Pipeline]:
         """Open a pipeline for blocking code: it lives on an event loop in a thread of its own."""
-        with (
-            start_blocking_portal() as portal,
-            portal.wrap_async_context_manager(cls.open(settings, model=model, **services)) as pipeline,
-        ):
+        opened = cls.open(settings, model=model, recogniser=recogniser, enricher=enricher, clock=clock)
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened) as pipeline:
             yield pipeline
 
     async def run(
@@ -137,8 +148,12 @@ class Pipeline:
         """Do what `run` does, or `resume` if only `thread_id` is given, and yield what happens; the result is last.
 
         `tokens` asks the model to stream, and yields its text as it comes. Leaving the loop early cancels the
-        execution, which can be resumed. Must be iterated on the event loop that the pipeline was opened on.
+        execution, which can be resumed.
+
+        Raises:
+            WrongThread: it is iterated on another event loop than the one the pipeline was opened on.
         """
+        self._home.check()
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         options: dict[str, Any] = {"when_open": when_open, "emit": events.put_nowait, "tokens": tokens}
         if source is None and text is None and thread_id is not None:
@@ -198,13 +213,23 @@ class Pipeline:
         """
         return await self._home.run(self._take_in(source, text, name))
 
-    def run_sync(self, source: Source | None = None, **options: Any) -> Result:
+    def run_sync(
+        self,
+        source: Source | None = None,
+        *,
+        text: str | None = None,
+        name: str | None = None,
+        thread_id: str | None = None,
+        fresh: bool = False,
+        when_open: Policy | None = None,
+    ) -> Result:
         """Do what `run` does, blocking this thread.
 
         Raises:
             WrongThread: called on the pipeline's own event loop; await `run` there.
         """
-        return self._home.run_sync(self.run(source, **options))
+        work = self._run(source, text=text, name=name, thread_id=thread_id, fresh=fresh, when_open=when_open)
+        return self._home.run_sync(work)
 
     def resume_sync(self, thread_id: str, *, when_open: Policy | None = None) -> Result:
         """Do what `resume` does, blocking this thread."""
@@ -214,11 +239,11 @@ class Pipeline:
         """Run a coroutine on the pipeline's event loop, blocking this thread."""
         return self._home.run_sync(work)
 
-    def subgraph(self) -> CompiledStateGraph[State, None, Input, State]:
+    def subgraph(self) -> CompiledStateGraph[State, None, Input, Output]:
         """Return the graph without a checkpointer, to be a step of another asynchronous graph, which brings its own.
 
-        Its channels are those of `tidegate.state.State`; its input is what `take_in` returns. Inside of another graph,
-        threads are that graph's: they are not in this pipeline's registry, and are resumed through it.
+        Its channels are those of `tidegate.state.Input`, which `take_in` returns, and `tidegate.state.Output`. Inside
+        of another graph, threads are that graph's: not in this pipeline's registry, and resumed through it.
         """
         return build_graph(self._wired.services, self.settings).compile(name="tidegate")
 
@@ -230,13 +255,14 @@ class Pipeline:
         """
         return adapters.as_node(self, document, thread, result)
 
-    def as_tool(self, *, root: str | PathLike[str] | None = None) -> BaseTool:
-        """Return a LangChain tool for an agent: it summarizes a text, or a file below `root`, or resumes a thread.
+    def as_tool(self, *, root: str | PathLike[str] | None = None, namespace: str = "tool-") -> BaseTool:
+        """Return a LangChain tool for an agent: it summarizes a text, or a file below `root`, or completes an answer.
 
-        A model chooses the arguments, so nothing outside of `root` can be read, and nothing at all without one. The
-        policy is `degrade` always: an agent gets an answer that says what it lacks, not an interrupt.
+        A model chooses the arguments, so no file outside of `root` can be read, and none at all without one; and only
+        threads whose IDs begin with `namespace`, as those of its own answers do, can be resumed. The policy is
+        `degrade` always: an agent gets an answer that says what it lacks, not an interrupt.
         """
-        return adapters.as_tool(self, root)
+        return adapters.as_tool(self, root, namespace)
 
     async def _take_in(self, source: Source | None, text: str | None, name: str | None) -> Input:
         loaded = await self._wired.load(source, text=text, name=name)
@@ -258,11 +284,3 @@ class Pipeline:
         start = await self._take_in(source, text, name)
         thread_id = thread_id or default_thread_id(start) + (f"-{uuid.uuid4().hex[:6]}" if fresh else "")
         return await self._executions.advance(thread_id, start, **options)
-
-
-def default_thread_id(input_: Input) -> str:
-    """Return the thread ID of a document: its name, made safe to type, and the beginning of its SHA-256."""
-    source = input_.get("source") or ""
-    path = PurePath(urlsplit(source).path if "://" in source else source)
-    slug = re.sub(r"[^\w.]+", "-", path.stem.lower()).strip("-.")[:40] or "document"
-    return f"{slug}-{str(input_.get('document_sha256'))[:10]}"

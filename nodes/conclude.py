@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.types import Overwrite
 
-from tidegate.state import Missing, Outcome, State, SummaryFailure, enrichments_of, hash_of
+from tidegate.state import EXECUTION, Missing, Outcome, State, SummaryFailure, enrichments_of, hash_of
 
 
 def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitable[dict[str, Any]]]:
@@ -46,12 +47,15 @@ def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitabl
             )
         digest = hash_of(
             state.get("summary"),
-            {key: [record.status, record.data] for key, record in enrichments_of(state).items()},
-            [[item.what, item.id, item.retryable] for item in missing],
+            {key: record.data for key, record in enrichments_of(state).items()},
+            [[item.what, item.id] for item in missing],
         )
         outcome = Outcome(status="degraded" if missing else "complete", missing=tuple(missing), digest=digest)
         earlier = state.get("outcome")
         published = earlier is not None and Outcome.load(earlier).digest == digest
-        return {"outcome": outcome.dump(), "revision": state.get("revision", 0) + (0 if published else 1)}
+        update = {"outcome": outcome.dump(), "revision": state.get("revision", 0) + (0 if published else 1)}
+        if not config.get("configurable", {}).get(EXECUTION):
+            update["routes"] = Overwrite({})  # on a graph server: what comes next has rounds of its own
+        return update
 
     return conclude

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypedDict
 
 from langchain_core.runnables import RunnableConfig
 
-from tidegate.errors import CircuitOpen, NotFound, ServiceError
+from tidegate.errors import CircuitOpen, NotFound, Refused, ServiceError
 from tidegate.resilience.guard import Answer
 from tidegate.state import JSON, Enrichment, Entity
 from tidegate.store.clock import Clock, timestamp
@@ -77,7 +77,7 @@ def enrich_step(enricher: Enricher | None, clock: Clock) -> Callable[[Work, Runn
                 status="deferred" if isinstance(error, CircuitOpen) else "failed",
                 source=enricher.source,
                 attempts=attempts + error.attempts,
-                visits=visits + (1 if error.attempts else 0),
+                visits=visits + (0 if isinstance(error, (CircuitOpen, Refused)) else 1),
                 error=error.why,
                 retryable=error.retryable,
                 since=(earlier and earlier.since) or timestamp(clock),

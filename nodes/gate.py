@@ -123,15 +123,19 @@ def enrichment_gate(enricher: Coverage | None, circuit: Circuit, limits: Limits,
 
     async def gate_enrichment(state: State, config: RunnableConfig) -> dict[str, Any]:
         execution = _Execution.of(state, config, "enrichment", limits)
-        if enricher is None:
-            return {"routes": {"enrichment": execution.route("gate_summary", "no enrichment configured")}}
         records = enrichments_of(state)
+        if enricher is None:
+            given_up = {key: record.model_copy(update={"retryable": False}) for key, record in records.items()}
+            return {
+                "enrichments": {key: record.dump() for key, record in given_up.items() if records[key].retryable},
+                "routes": {"enrichment": execution.route("gate_summary", "no enrichment configured")},
+            }
         entities = entities_of(state)
         asked = [entity for entity in entities if enricher.covers(entity.type)]
         changed = {
             entity.id: Enrichment(status="not_found", source=enricher.source)
             for entity in entities
-            if entity.id not in records and not enricher.covers(entity.type)
+            if not enricher.covers(entity.type) and (entity.id not in records or records[entity.id].retryable)
         }
 
         def decide(to: str, reason: str, report: CircuitReport | None = None, **details: Any) -> dict[str, Any]:
@@ -148,10 +152,12 @@ def enrichment_gate(enricher: Coverage | None, circuit: Circuit, limits: Limits,
         if report.admits and execution.rounds < limits.max_rounds:
             changed |= {key: records[key].model_copy(update={"status": "deferred"}) for key in again}
             probe = report.state != "closed"
+            if probe:  # the one asked least: one that always fails must not keep the circuit open for all others
+                waiting = [min(waiting, key=lambda key: records[key].attempts if key in records else 0)]
             return decide(
                 "enrich",
                 "circuit half-open: one probe" if probe else "circuit closed",
-                entities=tuple(waiting[:1] if probe else waiting),
+                entities=tuple(waiting),
                 rounds=execution.rounds + 1,
             )
         reason = "rounds used up" if report.admits else f"circuit {report.state.replace('_', '-')}"
@@ -238,16 +244,17 @@ def summary_gate(
     return gate_summary
 
 
-def await_circuit(circuit: Circuit) -> Gate:
-    """Return the step that waits for a circuit: it interrupts the thread while the circuit is open.
+def await_circuit(circuit: Circuit, when_open: Policy) -> Gate:
+    """Return the step that waits for a circuit: under policy `wait` it interrupts the thread while that is open.
 
     The interrupt's value is `{"circuit": name, "retry_in": seconds}`. Resuming needs no value: `ainvoke(None, config)`.
-    Once a call would be let through, the step lets the thread go on to its gate.
+    Once a call would be let through, or under another policy, the step lets the thread go on to its gate.
     """
 
     async def await_circuit(state: State, config: RunnableConfig) -> dict[str, Any]:
         report = await circuit.report()
-        if not report.admits:
+        policy = config.get("configurable", {}).get(WHEN_OPEN) or when_open
+        if policy == "wait" and not report.admits:
             interrupt({"circuit": circuit.name, "retry_in": round(report.retry_in, 3)})
         return {}
 

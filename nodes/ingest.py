@@ -51,8 +51,8 @@ def ingest_step(documents: Documents, convert: Convert) -> Callable[[State, Runn
             raise EmptyDocument(
                 source, "no document was given", "start the thread with `document_sha256` or with `text`"
             )
-        if (state.get("document") or {}).get("id") == sha256 and text is None:
-            return {}
+        if (state.get("document") or {}).get("id") == sha256:
+            return {"text": None} if text is not None else {}
         if text is not None:
             await documents.put(text.encode("utf-8", "surrogatepass"))
         document = await convert(await documents.get(sha256), source=source, media_type=state.get("media_type"))

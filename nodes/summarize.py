@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
-from tidegate.errors import CircuitOpen, ServiceError
+from tidegate.errors import CircuitOpen, Refused, ServiceError
 from tidegate.state import (
     EXECUTION,
     Document,
@@ -61,7 +61,7 @@ def summarize_step(summarizer: Summarizer, clock: Clock) -> Step:
                 retryable=error.retryable,
                 deferred=isinstance(error, CircuitOpen),
                 attempts=(earlier.attempts if earlier else 0) + error.attempts,
-                visits=(earlier.visits if earlier else 0) + (1 if error.attempts else 0),
+                visits=(earlier.visits if earlier else 0) + (0 if isinstance(error, (CircuitOpen, Refused)) else 1),
                 since=earlier.since if earlier else timestamp(clock),
                 execution=str(config.get("configurable", {}).get(EXECUTION, "")),
                 inputs=inputs,

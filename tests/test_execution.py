@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tidegate.errors import (
     ThreadNotFound,
     Transient,
 )
+from tidegate.graph.pipeline import build_graph
 from tidegate.graph.result import Event, Result
 from tidegate.settings import Settings
 from tidegate.store.registry import Registry, ThreadRecord
@@ -154,7 +156,7 @@ async def test_policy_fail_raises_and_leaves_the_thread_where_it_can_go_on(world
         await world.executions().advance("t", await world.take_in(TEXT))
     assert caught.value.retry_in > 0
     record = await world.executions()._registry.get("t")
-    assert (record.status, record.error[:11]) == ("failed", "CircuitOpen")
+    assert (record.status, record.error[:12]) == ("failed", "circuit open")
     world.clock.advance(31.0)
     world.places.down = False
     assert (await world.executions().advance("t", None)).status == "complete"
@@ -193,7 +195,7 @@ async def test_an_entity_that_fails_alone_is_tried_in_later_executions_five_time
     for _ in range(8):
         result = await world.executions().advance("t", None)
     assert world.places.asked.count("Cairo") == 5
-    assert (result.status, result.revision) == ("degraded", 2)
+    assert (result.status, result.revision) == ("degraded", 1)
     assert not result.missing[0].retryable
 
 
@@ -332,3 +334,76 @@ async def test_a_thread_registered_but_never_started_is_started_by_resume(worlds
         ThreadRecord(thread_id="t", document_id=start["document_sha256"] or "", source="note.txt", status="running")
     )
     assert (await world.executions().advance("t", None)).status == "complete"
+
+
+async def test_an_entity_that_always_fails_does_not_keep_the_others_waiting(worlds: Any) -> None:
+    world = worlds()
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in(TEXT))
+    world.places.down, world.places.fails = False, {"Ada": Transient}
+    for _ in range(3):
+        world.clock.advance(31.0)
+        result = await world.executions().advance("t", None)
+    assert {name for name, status in statuses(result).items() if status == "enriched"} == set(PLACES) - {"Ada"}
+
+
+async def test_a_long_outage_uses_up_nobodys_visits(worlds: Any) -> None:
+    world = worlds()
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in("Cairo"))
+    for _ in range(9):
+        world.clock.advance(31.0)
+        assert (await world.executions().advance("t", None)).missing[0].retryable
+    world.places.down = False
+    world.clock.advance(31.0)
+    assert (await world.executions().advance("t", None)).status == "complete"
+
+
+async def test_a_waiting_thread_follows_the_policy_of_the_execution_that_resumes_it(worlds: Any) -> None:
+    world = worlds(when_open="wait")
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in(TEXT))
+    assert (await world.executions().advance("t", None, when_open="degrade")).status == "degraded"
+
+
+async def test_the_registry_is_mended_after_a_crash_between_the_last_checkpoint_and_its_record(worlds: Any) -> None:
+    world = worlds()
+    await world.executions().advance("t", await world.take_in(TEXT))
+    registry = Registry(world.database)
+    finished = await registry.get("t")
+    assert finished is not None
+    await registry.put(replace(finished, status="running", outcome=None, revision=0))
+    await world.executions().advance("t", None)
+    mended = await registry.get("t")
+    assert mended is not None
+    assert (mended.status, mended.outcome, mended.revision) == ("complete", "complete", 1)
+
+
+async def test_what_the_enrichment_in_force_does_not_cover_is_no_longer_missing(worlds: Any) -> None:
+    world = worlds()
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in(TEXT))
+    world.places.covers = lambda _: False
+    world.clock.advance(31.0)
+    assert (await world.executions().advance("t", None)).status == "complete"
+
+
+async def test_on_a_graph_server_each_invocation_has_rounds_of_its_own_and_the_same_text_completes(worlds: Any) -> None:
+    world = worlds(reset_timeout=0.001)
+    world.places.down = True
+    graph = build_graph(world.services, world.settings).compile(checkpointer=world.saver)
+    config: Any = {"configurable": {"thread_id": "server"}}
+    for _ in range(3):
+        state = await graph.ainvoke({"text": TEXT, "source": "note.txt"}, config)
+        assert state["outcome"]["status"] == "degraded"
+        world.clock.advance(1.0)
+    world.places.down = False
+    world.places.asked.clear()
+    state = await graph.ainvoke({"text": TEXT, "source": "note.txt"}, config)
+    assert (state["outcome"]["status"], sorted(world.places.asked)) == ("complete", PLACES)
+    world.places.asked.clear()
+    await graph.ainvoke({"text": TEXT, "source": "note.txt"}, config)
+    assert world.places.asked == []
+    other = await graph.ainvoke({"text": "Zagreb", "source": "other.txt"}, config)
+    assert [entity["text"] for entity in other["entities"].values()] == ["Zagreb"]
+    assert other["revision"] == 1

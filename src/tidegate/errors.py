@@ -16,7 +16,7 @@ TidegateError
 │   ├── DocumentMismatch          the thread ID belongs to another document
 │   ├── IncompatibleThread        its stored state does not fit this code
 │   └── CheckpointDamaged         its stored state cannot be read
-├── WrongThread                 await the async method instead of its `_sync` twin
+├── WrongThread                 call from another thread or event loop, as the message says
 ├── StateInvalid                stored state does not fit this code; a thread's becomes IncompatibleThread
 └── ServiceError                what a call to a service came to
     ├── Transient                 try again
@@ -126,7 +126,7 @@ class CheckpointDamaged(ThreadError):
 
 
 class WrongThread(TidegateError):
-    """A blocking call was made on the event loop that would have to do the work."""
+    """A blocking call on the pipeline's own event loop, or a stream on another one."""
 
 
 class StateInvalid(TidegateError):

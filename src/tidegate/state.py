@@ -120,7 +120,8 @@ class Enrichment(_Flowing):
 
     `enriched`: `data` is its answer. `not_found`: it knows no such thing, or does not cover this type (`attempts` 0).
     `failed`: the attempts came to nothing. `deferred`: no attempt was admitted, the circuit was open.
-    `attempts` counts requests over the thread's life, `visits` the executions that tried; `error` says what the last
+    `attempts` counts requests over the thread's life, `visits` the executions that tried and were not cut short by an
+    open circuit or refused credentials, which say nothing of this entity; `error` says what the last
     failure was, never quoting the answer; `since` is when it was first missed (ISO 8601, UTC).
     """
 
@@ -231,6 +232,20 @@ class Input(TypedDict, total=False):
     document_sha256: str | None
     media_type: str | None
     text: str | None
+
+
+class Output(TypedDict, total=False):
+    """What the graph returns: the dumps of `Document`, `Entity` and `Enrichment` by entity ID, `Summary`, `Outcome`.
+
+    Without reducers, so that in a graph around it the next document's entities replace the ones before.
+    """
+
+    document: JSON
+    entities: dict[str, JSON]
+    enrichments: dict[str, JSON]
+    summary: JSON | None
+    outcome: JSON | None
+    revision: int
 
 
 class State(Input, total=False):

@@ -72,6 +72,20 @@ async def test_the_outer_graph_goes_on_after_the_subgraph(note: Path) -> None:
     assert state["summary"]["sentences"]
 
 
+async def test_the_next_document_of_an_outer_thread_replaces_what_the_first_one_named(note: Path) -> None:
+    (note.parent / "other.txt").write_text("They sail from Rotterdam in the Netherlands to Oslo in Norway every week.")
+    async with Pipeline.open(Settings.read(checkpoints="memory:")) as pipeline:
+        outer = example("subgraph").build(pipeline)
+        config = {"configurable": {"thread_id": "outer"}}
+        first = await outer.ainvoke({"path": "note.txt"}, config)
+        second = await outer.ainvoke({"path": "other.txt"}, config)
+    assert {entity["text"] for entity in first["entities"].values()} >= {"Hamburg", "Germany"}
+    text = second["document"]["text"]
+    assert second["entities"]
+    for entity in second["entities"].values():
+        assert text[entity["mentions"][0]["start"] : entity["mentions"][0]["end"]] == entity["text"]
+
+
 def test_a_synchronous_graph_has_the_pipeline_as_a_step(note: Path) -> None:
     state = example("sync_graph").main(str(note))
     assert state["subject"] == f"[complete] {state['result']['title']}"
@@ -94,7 +108,11 @@ async def test_the_tool_without_a_folder_reads_no_file(note: Path) -> None:
         assert await tool.ainvoke({"path": "note.txt"}) == "files cannot be read here; pass the text itself"
         assert (await tool.ainvoke({"text": TEXT}))["status"] == "complete"
         assert "pass `text` or `path`" in await tool.ainvoke({})
-        assert "does not exist" in await tool.ainvoke({"thread_id": "nope"})
+        assert "does not exist" in await tool.ainvoke({"thread_id": "tool-nope"})
+        await pipeline.run(text=TEXT, thread_id="minutes-of-the-board")
+        assert "is not the `thread_id` of an earlier answer" in await tool.ainvoke(
+            {"thread_id": "minutes-of-the-board"}
+        )
 
 
 async def test_the_tool_degrades_whatever_the_policy_and_completes_its_answer_later(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ Nothing heavy is imported before a command runs: `tidegate --help` answers at on
 from __future__ import annotations
 
 import logging
+import sqlite3
 import sys
 from typing import Annotated, Literal
 
 import typer
 
-from tidegate.errors import TidegateError
+from tidegate.errors import ServiceError, TidegateError
 
 app = typer.Typer(
     name="tidegate",
@@ -34,19 +35,24 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 ThreadId = Annotated[str, typer.Argument(help="The thread's ID.", metavar="THREAD")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("tidegate"))
+        raise typer.Exit
+
+
 @app.callback(
     epilog="Exit codes: 0 done, 1 unexpected error, 2 usage or settings, 3 degraded (--fail-on-degraded), "
     "4 waiting for a circuit, 5 a service failed (policy fail), 6-9 thread, 10-16 document, 130 interrupted."
 )
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on stderr.")] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as version_of
-
-        typer.echo(version_of("tidegate"))
-        raise typer.Exit
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
@@ -168,12 +174,13 @@ def _options_given(**options: str | None) -> dict[str, str]:
 
 def main() -> None:
     """Run the command; errors of ours end in one line on stderr and their exit code."""
-    from tidegate.cli.exit_codes import INTERRUPTED, exit_code
+    from tidegate.cli.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
 
     try:
         app()
     except TidegateError as error:
-        typer.echo(f"tidegate: {error}", err=True)
+        further = "; `tidegate threads` lists the thread, to be resumed" if isinstance(error, ServiceError) else ""
+        typer.echo(f"tidegate: {error}{further}", err=True)
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         typer.echo("tidegate: interrupted; `tidegate threads` lists what can be resumed", err=True)
@@ -181,3 +188,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except (OSError, sqlite3.Error) as error:  # a full disk, a file damaged in the middle
+        typer.echo(
+            f"tidegate: {type(error).__name__}: {error}; check the disk, or restore the file from a copy", err=True
+        )
+        sys.exit(UNEXPECTED)

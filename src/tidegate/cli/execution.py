@@ -48,9 +48,10 @@ def execute(
         result = asyncio.run(stream())
     finally:
         shutdown()
+    shown = {**options, **({"when_open": when_open} if when_open else {})}
     if not progress.steps:
         typer.echo(_why_nothing_ran(result, resumed=document is None), err=True)
-    typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if as_json else result_text(result, options))
+    typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if as_json else result_text(result, shown))
     if result.status == "waiting":
         raise typer.Exit(WAITING)
     if result.status == "degraded" and fail_on_degraded:

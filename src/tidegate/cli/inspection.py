@@ -39,7 +39,7 @@ def threads(options: Mapping[str, str], status: ThreadStatus | None, limit: int,
                 str(record.revision),
                 str(record.retryable_missing),
                 _time(record.updated_at),
-                record.error or record.source,
+                f"{record.source}  ({record.error})" if record.error else record.source,
             )
             for record in records
         ]
@@ -62,8 +62,8 @@ def show(options: Mapping[str, str], thread_id: str, *, history: bool, as_json: 
             return
         typer.echo(result_text(result, options))
         if history:
-            rows = [(entry.at[:23], str(entry.step), entry.source, ", ".join(entry.next) or "-") for entry in entries]
-            typer.echo("\n" + table(rows, ("WRITTEN (UTC)", "STEP", "BY", "NEXT")))
+            rows = [(entry.at[:23], ", ".join(dict.fromkeys(entry.ran)) or "-", entry.reason) for entry in entries]
+            typer.echo("\n" + table(rows, ("WRITTEN (UTC)", "AFTER", "BECAUSE")))
 
     asyncio.run(work())
 

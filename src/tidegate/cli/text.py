@@ -90,10 +90,11 @@ def _entities(result: Result) -> str:
         of_type = [entity for entity in result.entities if entity.type == type_]
         if not of_type:
             continue
+        shown = _SHOWN if len(of_type) > _SHOWN + 1 else len(of_type)
         of_type.sort(key=lambda entity: -len(entity.mentions))
-        lines = [f"{title} ({len(of_type)})", *(_entity(entity, result.enrichments) for entity in of_type[:_SHOWN])]
-        if len(of_type) > _SHOWN:
-            lines.append(f"  … and {len(of_type) - _SHOWN} more; --json has them all")
+        lines = [f"{title} ({len(of_type)})", *(_entity(entity, result.enrichments) for entity in of_type[:shown])]
+        if len(of_type) > shown:
+            lines.append(f"  … and {len(of_type) - shown} more; --json has them all")
         sections.append("\n".join(lines))
     return "\n\n".join(sections)
 
@@ -124,6 +125,8 @@ def _facts(data: Mapping[str, Any]) -> str:
             words.append(value)
         elif isinstance(value, (int, float)):
             words.append(f"{key} {value:,}")
+    if data.get("confidence") in ("medium", "low"):
+        words.insert(0, f"perhaps {words.pop(0)}" if words else "perhaps")
     return ", ".join(words)
 
 

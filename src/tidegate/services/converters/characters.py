@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 
 _SLICE = 1 << 18
-"""Characters that are cleaned in one go: a regex holds the interpreter's lock, and with it the event loop, that long."""
+"""Characters cleaned in one go: a regex holds the interpreter's lock, and with it the event loop, for that long."""
 
 _ASCII_BREAKS = bytes.maketrans(b"\r\x0b\x0c\x1c\x1d\x1e", b"\n\n\n\n\n\n")
 _ASCII_UNSEEN = bytes([*range(9), *range(14, 28), 31, 127])

@@ -22,11 +22,15 @@ _DECLARABLE = re.compile(
     r"|shift[-_]?jis|sjis|euc[-_]?(jp|kr)|ks_c_5601-1987|tis-620",
     re.IGNORECASE,
 )
-_META_CHARSET = re.compile(rb"""<meta\b[^<>]{0,500}?charset\s{0,20}=\s{0,20}["']?\s{0,20}([\w.:-]{1,40})""", re.IGNORECASE)
+_META_CHARSET = re.compile(
+    rb"""<meta\b[^<>]{0,500}?charset\s{0,20}=\s{0,20}["']?\s{0,20}([\w.:-]{1,40})""", re.IGNORECASE
+)
 _XML_ENCODING = re.compile(rb"""^\s{0,200}<\?xml\b[^<>]{0,200}?encoding\s{0,20}=\s{0,20}["']([\w.:-]{1,40})""")
 _CONTROLS = bytes([*range(9), 11, *range(14, 27), *range(28, 32), 127])
 _C1_CONTROL = re.compile("[\u0080-\u0084\u0086-\u009f]")
-_DOUBLY_ENCODED = re.compile("[\u00c2-\u00df][\u0080-\u00bf]|[\u00e0-\u00ef][\u0080-\u00bf]{2}|[\u00f0-\u00f4][\u0080-\u00bf]{3}")
+_DOUBLY_ENCODED = re.compile(
+    "[\u00c2-\u00df][\u0080-\u00bf]|[\u00e0-\u00ef][\u0080-\u00bf]{2}|[\u00f0-\u00f4][\u0080-\u00bf]{3}"
+)
 _ASCII = bytes(range(32, 127))
 _SAMPLE_BYTES = 64 * 1024
 

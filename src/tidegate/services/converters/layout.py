@@ -11,11 +11,13 @@ from itertools import pairwise
 from tidegate.services.converters.characters import tidy
 from tidegate.services.converters.geometry import Line, Segment, lines, reading_order
 from tidegate.services.converters.lines import (
+    SOFT_HYPHEN,
     continues,
     ends_sentence,
     is_caption,
     is_heading,
     marker,
+    seam,
     unmarked,
     unwrap,
     words_of,
@@ -126,9 +128,7 @@ def _grouped(found: Sequence[Line], leading: dict[float, float]) -> list[list[Li
     return groups
 
 
-def _parts(
-    group: list[Line], above: Line, line: Line, below: Line | None, leading: dict[float, float]
-) -> bool:
+def _parts(group: list[Line], above: Line, line: Line, below: Line | None, leading: dict[float, float]) -> bool:
     """Whether a new block begins with this line."""
     size = above.size
     distance = above.baseline - line.baseline
@@ -137,7 +137,11 @@ def _parts(
         return not (rows and distance < 3 * size)
     if (len(above.cells) > 1) != (len(line.cells) > 1):
         # One line in cells is prose with a wide gap; two are a table.
-        table = len(group) > 1 and len(group[-2].cells) > 1 if len(above.cells) > 1 else below is not None and len(below.cells) > 1
+        table = (
+            len(group) > 1 and len(group[-2].cells) > 1
+            if len(above.cells) > 1
+            else below is not None and len(below.cells) > 1
+        )
         if table:
             return True
     if (above.all_bold and not line.begins_bold) or (line.all_bold and not above.ends_bold):
@@ -145,7 +149,9 @@ def _parts(
     first = group[0]
     listed = marker(first.text) is not None
     finished = ends_sentence(above.text)
-    if marker(line.text) and (finished or (listed and abs(line.left - first.left) < size) or line.left < first.left - size):
+    if marker(line.text) and (
+        finished or (listed and abs(line.left - first.left) < size) or line.left < first.left - size
+    ):
         return True
     if not finished or continues(line.text):
         return False
@@ -160,7 +166,9 @@ def _parts(
 
 def _kind(group: list[Line], body: float) -> BlockKind:
     text = " ".join(line.text for line in group)
-    if sum(len(line.cells) > 1 for line in group) >= max(2, 0.6 * len(group)) or (len(group) == 1 and len(group[0].cells) > 2):
+    if sum(len(line.cells) > 1 for line in group) >= max(2, 0.6 * len(group)) or (
+        len(group) == 1 and len(group[0].cells) > 2
+    ):
         return "table"
     if is_caption(text):
         return "caption"
@@ -168,7 +176,12 @@ def _kind(group: list[Line], body: float) -> BlockKind:
         return "list_item" if marker(text) else "paragraph"
     large = group[0].size >= 1.15 * body
     bold = all(line.all_bold for line in group)
-    if (large or bold) and len(text) <= (250 if large else 150) and len(group) <= 4 and not text.endswith((".", ",", ";")):
+    if (
+        (large or bold)
+        and len(text) <= (250 if large else 150)
+        and len(group) <= 4
+        and not text.endswith((".", ",", ";"))
+    ):
         return "heading" if re.search(r"[^\W\d_]{2}", text) else "paragraph"
     if marker(text):
         return "list_item"
@@ -194,7 +207,8 @@ def _stitched(blocks: list[_Block], body: float) -> Iterator[_Block]:
                 other = blocks[later]
                 gone.add(later)
                 turned = other.parts[0][0] != whole.parts[-1][0]
-                whole.lines, whole.parts = whole.lines + other.lines, whole.parts + other.parts
+                whole.lines += other.lines
+                whole.parts += other.parts
                 whole.ends, index = other.ends, later
                 if turned:
                     while blocks[later - 1].parts[0][0] == other.parts[0][0]:
@@ -229,37 +243,43 @@ def _piece(block: _Block, level: int, words: frozenset[str]) -> Piece:
     if block.kind == "table":
         rows = "\n".join(" | ".join(line.cells) for line in block.lines)
         return Piece("table", rows, page=block.parts[0][0])
-    texts = [line.text for line in block.lines]
-    if block.kind == "list_item":
-        texts[0] = unmarked(texts[0])
-    whole = tidy(_prose(block, texts, words))
+    texts: list[str] = []
     turns: list[tuple[int, int]] = []
-    count = 0
-    for (page_before, lines_before), (page, _) in pairwise(block.parts):
-        count += lines_before
-        if page == page_before:
-            continue
-        before = tidy(_prose(block, texts[:count], words))
-        offset = len(before) if whole.startswith(before) else len(before) - 1  # the hyphen at the end is gone
-        offset += len(whole[offset:]) - len(whole[offset:].lstrip())
-        turns.append((offset, page))
+    length = count = 0
+    for page, lines_here in block.parts:
+        part = block.lines[count : count + lines_here]
+        count += lines_here
+        text = tidy(_prose(part, block, words))
+        if texts:
+            length -= len(texts[-1])
+            texts[-1], gap = seam(texts[-1], text, words)
+            length += len(texts[-1]) + len(gap)
+            texts.append(gap)
+        turns.append((length, page))
+        texts.append(text)
+        length += len(text)
+    turns = [turn for before, turn in pairwise(turns) if turn[1] != before[1]]
+    whole = "".join(texts).replace(SOFT_HYPHEN, "-")
     return Piece(block.kind, whole, level, block.parts[0][0], tuple(turns), ready=block.kind != "heading")
 
 
-def _prose(block: _Block, texts: Sequence[str], words: frozenset[str]) -> str:
-    """Unwrap the lines, but for line ends that leave much of the width free, as those of an address do."""
-    left = min(line.left for line in block.lines)
-    widest = max(line.right - line.left for line in block.lines)
-    centred = len(block.lines) > 2 and _is_centred(block.lines)
-    parts: list[list[str]] = [[]]
-    for index, (line, text) in enumerate(zip(block.lines, texts, strict=False)):
-        parts[-1].append(text)
-        if index + 1 < len(texts):
+def _prose(part: Sequence[Line], block: _Block, words: frozenset[str]) -> str:
+    """Unwrap the lines of one page, but for line ends that leave much of the width free, as those of an address do."""
+    left = min(line.left for line in part)
+    widest = max(line.right - line.left for line in part)
+    centred = len(part) > 2 and _is_centred(part)
+    texts = [line.text for line in part]
+    if block.kind == "list_item" and part[0] is block.lines[0]:
+        texts[0] = unmarked(texts[0])
+    unbroken: list[list[str]] = [[]]
+    for index, (line, text) in enumerate(zip(part, texts, strict=True)):
+        unbroken[-1].append(text)
+        if index + 1 < len(part):
             word = 0.5 * line.size * (len(texts[index + 1].partition(" ")[0]) + 1)
             ragged = block.right - line.right > 0.33 * (block.right - left) + word and not ends_sentence(text)
             if ragged or (centred and line.right - line.left + word < widest):
-                parts.append([])
-    return "\n".join(unwrap(part, words) for part in parts)
+                unbroken.append([])
+    return "\n".join(unwrap(lines, words) for lines in unbroken)
 
 
 def _is_centred(block: Sequence[Line]) -> bool:

@@ -26,7 +26,10 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _SENTENCES = re.compile(r"[a-zß-ÿ]{3}[)\]\"”]?[.?!] +[A-Z\d]")
-_CAPTION = re.compile(r"(?:fig(?:ure|\.)?|table|exhibit|chart|map|plate|photo)\s*\d+[.:–-]?\s|(?:sources?|photo|caption)\s*:", re.IGNORECASE)
+_CAPTION = re.compile(
+    r"(?:fig(?:ure|\.)?|table|exhibit|chart|map|plate|photo)\s*\d+[.:–-]?\s|(?:sources?|photo|caption)\s*:",
+    re.IGNORECASE,
+)
 _SMALL_WORDS = frozenset(
     "a an and as at by de der des di du for from in into la le of on or over per the to under via vs with und y".split()
 )
@@ -90,10 +93,16 @@ def is_heading(text: str) -> bool:
     Short, no sentence, and its words capitalised as in a title; a few words in small letters pass after a capital
     (`Early life`). Dates, addresses and lines of figures are none.
     """
-    if not 2 <= len(text) <= 120 or "\n" in text or _ADDRESS.search(text) or _DATE.match(text) or _SENTENCES.search(text):
+    if (
+        not 2 <= len(text) <= 120
+        or "\n" in text
+        or _ADDRESS.search(text)
+        or _DATE.match(text)
+        or _SENTENCES.search(text)
+    ):
         return False
     title = _NUMBERED_TITLE.sub("", text, count=1).lstrip("–—-: ") if text[-1:] != "." else text
-    if title[-1:] in ".,;:!…" or not title[:1].isupper() and not title[:1] in "\"“‘'":
+    if title[-1:] in ".,;:!…" or (not title[:1].isupper() and title[:1] not in "\"“‘'"):
         return False
     words = [word for word in re.findall(r"[^\W\d_][\w'’.&-]*", title)]
     if not words or len(words) > 14:
@@ -122,13 +131,13 @@ def unwrap(lines: Iterable[str], words: frozenset[str] = frozenset()) -> str:
     parts: list[str] = []
     for line in lines:
         if parts:
-            parts[-1], gap = _seam(parts[-1], line, words)
+            parts[-1], gap = seam(parts[-1], line, words)
             parts.append(gap)
         parts.append(line)
-    return "".join(parts).replace(SOFT_HYPHEN, "-")
+    return "".join(parts)
 
 
-def _seam(first: str, second: str, words: frozenset[str]) -> tuple[str, str]:
+def seam(first: str, second: str, words: frozenset[str]) -> tuple[str, str]:
     """Return the first line as it shall end, and what to put between."""
     if not first.endswith(_HYPHENS):
         return first, "" if first.endswith(("—", "/")) else " "

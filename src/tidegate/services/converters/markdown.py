@@ -125,7 +125,9 @@ class _Reader:
 
     def _plain(self, content: str) -> tuple[str, str]:
         """Return the text of inline Markdown, and `strong` if all of it is."""
-        marks = sum(map(content.count, _MARKS)) + 10 * content.count("[")  # an unmatched bracket takes ten times as long
+        marks = sum(map(content.count, _MARKS)) + 10 * content.count(
+            "["
+        )  # an unmatched bracket takes ten times as long
         self._marks += marks
         if marks > MAX_MARKS or self._marks > MAX_ALL_MARKS:
             return "".join(map(_unmarked, slices(content))), ""

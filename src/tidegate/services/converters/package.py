@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
-from xml.etree.ElementTree import ParseError, XMLParser  # noqa: S405 - its one danger, a DTD, is refused by PartReader
+from xml.etree.ElementTree import ParseError, XMLParser
 
 from tidegate.errors import BrokenDocument, DocumentTooLarge, EncryptedDocument
 
@@ -156,5 +156,3 @@ class _Relations(PartReader):
     def opened(self, name: str, attributes: Mapping[str, str]) -> None:
         if attributes.get("Type", "").endswith("/officeDocument") and attributes.get("TargetMode") != "External":
             self.main = posixpath.normpath(attributes.get("Target", "")).lstrip("/")
-
-

@@ -33,7 +33,9 @@ def convert(data: bytes, *, source: str, max_characters: int) -> Converted:
         document = PdfDocument(data)
     except PdfiumError as error:
         if error.err_code in {raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY}:
-            raise EncryptedDocument(source, "it is protected by a password", "save it without one and try again") from error
+            raise EncryptedDocument(
+                source, "it is protected by a password", "save it without one and try again"
+            ) from error
         raise BrokenDocument(source, "it is damaged and cannot be read as PDF", "get it again, undamaged") from error
     pages: list[list[Segment]] = []
     left = max_characters

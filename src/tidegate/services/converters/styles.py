@@ -82,5 +82,3 @@ def _named_level(style: Style) -> int:
 def outline_level(value: str) -> int:
     """Turn an outline level, 0 to 8 (9 is body text), into that of a heading, 1 to 6, or 0."""
     return min(int(value) + 1, 6) if value.isdecimal() and int(value) < 9 else 0
-
-

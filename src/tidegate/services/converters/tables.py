@@ -25,7 +25,7 @@ def table_pieces(rows: Sequence[Sequence[str]]) -> Iterator[Piece]:
     if all(len(cells) == 2 and marker(f"{cells[0]} x") for cells in filled):
         for sign, text in filled:
             yield Piece("list_item", text if marker(f"{sign} x")["bullet"] else f"{sign} {text}")  # type: ignore[index]
-    elif all(len(cells) == 1 for cells in filled) or sum(map(len, filled[0])) > 0 and _is_layout(filled):
+    elif all(len(cells) == 1 for cells in filled) or (sum(map(len, filled[0])) > 0 and _is_layout(filled)):
         for cells in filled:
             for cell in cells:
                 for text in cell.split("\n"):

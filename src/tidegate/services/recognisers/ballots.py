@@ -140,9 +140,9 @@ class Ballots:
             return None
         scores = self._scores(ballot, supported=supported)
         kind = max(_KINDS, key=lambda kind: scores[kind])
-        if scores[kind] >= LIKELY or (self._modelled and ballot.votes[kind] and scores[kind] >= LIKELY / 2):
-            if kind != "OTHER":
-                return kind
+        voted = self._modelled and ballot.votes[kind] and scores[kind] >= LIKELY / 2
+        if kind != "OTHER" and (voted or scores[kind] >= LIKELY):
+            return kind
         return "ENTITY" if self._is_name(ballot) else None
 
     def _scores(self, ballot: Ballot, *, supported: bool) -> Mapping[Kind, float]:

@@ -28,12 +28,13 @@ _SPEAKER_BEFORE: Final = re.compile(rf"(?<!\w){_SPEAKS} \Z")
 _SPEAKER_AFTER: Final = re.compile(rf" {_SPEAKS}")
 _BORN_AFTER: Final = re.compile(r" (?:\((?:born|b\.|n\u00e9e|aged?)(?!\w)|was born(?!\w))")
 _KIN_BEFORE: Final = re.compile(
-    r"(?<!\w)(?i:husband|wife|sons?|daughters?|brothers?|sisters?|father|mother|uncle|aunt|grandfather|grandmother),? \Z"
+    r"(?<!\w)(?i:husband|wife|sons?|daughters?|brothers?|sisters?|(?:grand)?(?:father|mother)|uncle|aunt),? \Z"
 )
+_JOB_BEFORE: Final = re.compile(rf"(?<![\w'\u2019])(?:{'|'.join(sorted(lexicon.JOBS))}) \Z")
 _WHO_AFTER: Final = re.compile(r",? (?:who|whose|whom)(?!\w)|, (?:age )?\d{2},")
 _IN_BEFORE: Final = re.compile(r"(?<!\w)(?i:in|near|throughout) \Z")
 _NEAR_BEFORE: Final = re.compile(
-    r"(?<!\w)(?i:in|near|to|from|at|across|around|as far as|into|left|off|outside|reached|through|towards?|via|visited) \Z"
+    r"(?<!\w)(?i:in|near|to|from|at|across|as far as|into|left|off|outside|reached|through|towards?|via|visited) \Z"
 )
 _LIVES_BEFORE: Final = re.compile(
     r"(?<!\w)(?:(?:born|raised|grew up|live|lives|lived|living|resides?|resided|based|headquartered|located|died|moved"
@@ -74,55 +75,45 @@ def _single(word: str) -> Iterator[Clue]:
 def _several(name: str, parts: tuple[str, ...], common: frozenset[str]) -> Iterator[Clue]:
     first, last = parts[0], parts[-1]
     link = next((index for index, part in enumerate(parts) if index and part in ("of", "for")), len(parts))
-    head = parts[link - 1]
+    head = parts[link - 1]  # Bank of America, Nevada State Bank
     rest = [part for part in parts if part != head and part not in lexicon.FUNCTION]
     telling = any(part not in lexicon.NEVER_ALONE and not is_common(part, common) for part in rest)
-    if last in lexicon.CORPORATE and any(p not in lexicon.CORPORATE | lexicon.ORGANISATIONS for p in parts):
+    if last in lexicon.CORPORATE and any(part not in lexicon.CORPORATE | lexicon.ORGANISATIONS for part in parts):
         yield "ORG", PROOF + 2
-    elif (
-        len(parts) < 4
-        and (last in lexicon.CLUBS or (last in lexicon.CLUB_TOWNS and standing(first) in ("city", "town")))
-        and not is_place(name)
-    ):
+    elif _is_club(name, parts):
         yield "ORG", PROOF
-    elif first in lexicon.CLUB_INITIALS:
-        yield "ORG", FIRM
-    elif (
-        first in lexicon.OTHER_OPENERS
-        or last in lexicon.OTHER
-        or head in lexicon.OTHER
-        or _last_part(last) in lexicon.ROLES
-        or _is_numbered(parts)
-    ):
+    elif last in lexicon.OTHER or _is_thing(parts, head):
         yield "OTHER", PROOF if last in lexicon.OTHER else FIRM
-    elif head in lexicon.ORGANISATIONS or (first in lexicon.ORGANISATIONS and ("of" in parts or "for" in parts)):
+    elif head in lexicon.ORGANISATIONS or (first in lexicon.ORGANISATIONS and link < len(parts)):
         yield "ORG", FIRM + 1 if telling or link < len(parts) or head not in lexicon.GENERIC_HEADS else FAINT
-    elif "&" in name or "university" in parts or "college" in parts:
+    elif "&" in name or first in lexicon.CLUB_INITIALS or not lexicon.SCHOOLS.isdisjoint(parts):
         yield "ORG", FIRM
     elif head in lexicon.PLACES or (first in lexicon.PLACE_OPENERS and len(parts) < 5):
         yield "LOC", FIRM if telling else FAINT
-    elif "of" not in parts and "and" not in parts and standing(name) == "none":
-        yield from _person(name, parts)
-
-
-def _last_part(word: str) -> str:
-    return word.rpartition("-")[2]
-
-
-def _is_numbered(parts: tuple[str, ...]) -> bool:
-    """Say whether the phrase is a thing and its sign: `Regulation S-T`."""
-    return len(parts) == 2 and len(parts[1]) <= 3 and parts[0] in lexicon.OTHER
-
-
-def _person(name: str, parts: tuple[str, ...]) -> Iterator[Clue]:
-    if len(parts[-1]) == 1:
-        return
-    if parts[0] in lexicon.RANKS and parts[1] not in lexicon.NEVER_ALONE:
+    elif _is_person(name, parts):
         yield "PERSON", FIRM
-    elif parts[0] in GIVEN_NAMES and len(parts) <= 4 and not any(part in lexicon.NEVER_ALONE for part in parts[1:]):
-        yield "PERSON", FIRM
-    elif _INITIAL.fullmatch(name):
-        yield "PERSON", FIRM
+
+
+def _is_club(name: str, parts: tuple[str, ...]) -> bool:
+    """Say whether it is a club's name: Cambridge United, Norwich City; Kansas City is a place."""
+    town = parts[-1] in lexicon.CLUB_TOWNS and standing(parts[0]) in ("city", "town")
+    return len(parts) < 4 and (town or parts[-1] in lexicon.CLUBS) and not is_place(name)
+
+
+def _is_thing(parts: tuple[str, ...], head: str) -> bool:
+    """Say whether it is a thing or an office: Storm Ciara, Act of Union, Managing Director, Regulation S-T."""
+    numbered = len(parts) == 2 and len(parts[1]) <= 3 and parts[0] in lexicon.OTHER
+    office = parts[-1].rpartition("-")[2] in lexicon.ROLES
+    return numbered or office or head in lexicon.OTHER or parts[0] in lexicon.OTHER_OPENERS
+
+
+def _is_person(name: str, parts: tuple[str, ...]) -> bool:
+    """Say whether it is a name that people have: Prince Vasili, Anna Scherer, Mark A. Lipparelli."""
+    if len(parts[-1]) == 1 or "of" in parts or "and" in parts or standing(name) != "none":
+        return False
+    ranked = parts[0] in lexicon.RANKS and parts[1] not in lexicon.NEVER_ALONE
+    given = parts[0] in GIVEN_NAMES and len(parts) <= 4 and lexicon.NEVER_ALONE.isdisjoint(parts[1:])
+    return ranked or given or _INITIAL.fullmatch(name) is not None
 
 
 def _is_no_name(word: str, *, acronym: bool) -> bool:
@@ -150,7 +141,7 @@ def beside(text: str, start: int, end: int) -> Iterator[Clue]:
         yield "OTHER", FIRM
     if after[:1] in ("\u2122", "\u00ae"):
         yield "OTHER", PROOF  # a trade mark
-    if _BORN_AFTER.match(after) or _KIN_BEFORE.search(before):
+    if _BORN_AFTER.match(after) or _KIN_BEFORE.search(before) or _JOB_BEFORE.search(before):
         yield "PERSON", FIRM
     if _SPEAKER_BEFORE.search(before) or _SPEAKER_AFTER.match(after) or _WHO_AFTER.match(after):
         yield "PERSON", FAINT

@@ -166,6 +166,20 @@ ROLES: Final = word_set(
     """
 )
 """What people are; no part of their names."""
+JOBS: Final = word_set(
+    """
+    activist actor actress ambassador analyst architect artist astronaut attorney author barrister biologist
+    bishop boxer campaigner captain chairman chairwoman chancellor chef chemist coach colonel comedian composer
+    cricketer defender designer detective director doctor driver drummer economist editor engineer farmer
+    footballer general goalkeeper golfer governor guitarist historian imam inspector journalist judge king
+    lawyer manager mayor midfielder minister musician novelist nurse officer painter photographer physicist
+    pilot poet politician president priest prince princess producer professor queen rabbi rapper scientist
+    sculptor secretary senator sergeant singer solicitor spokesman spokeswoman striker surgeon teacher treasurer
+    writer
+    """
+)
+"""What stands small before a person's name: `nurse Halima Yusuf`."""
+
 NEVER_ALONE: Final = (
     word_set(
         """
@@ -214,3 +228,4 @@ CLUB_TOWNS: Final = word_set("city town")
 CLUB_INITIALS: Final = word_set("ac afc as fc fk hnk nk sc sk sv tsv vfb vfl")
 OTHER_OPENERS: Final = word_set("cyclone hurricane operation project storm typhoon")
 """First words of what has a name, but is no person, organisation or place."""
+SCHOOLS: Final = word_set("college university")

@@ -23,6 +23,8 @@ _SAME: Final = {
     "eu": "european union",
     "un": "united nations",
 }
+_FOUNDED_IN_A_PLACE: Final = lexicon.ORGANISATIONS - lexicon.GENERIC_HEADS - lexicon.CLUBS
+"""Last words before which the first is likely a place or a people: the Otago Daily Times, the Zurich Orchestra."""
 _MOST_NAMESAKES: Final = 50
 """Names among which the one that a shorter one is short for is looked for; among more of them, it is not clear."""
 
@@ -49,9 +51,7 @@ def bring_together(names: Iterable[Name], text: str, common: frozenset[str]) -> 
     `Roberts` stays by itself.
     """
     names = list(names)
-    legal = {
-        _organisation(name.text) for name in names if name.type == "ORG" and words(name.text)[-1] in lexicon.CORPORATE
-    }
+    legal = {_organisation(name.text) for name in names if name.type == "ORG" and _has_legal_form(name)}
     groups: dict[tuple[EntityType, tuple[str, ...]], Group] = {}
     for name in names:
         type_, key = _key(name, legal)
@@ -78,6 +78,10 @@ def _organisation(name: str) -> tuple[str, ...]:
     while len(parts) > 1 and parts[-1] in lexicon.CORPORATE:
         parts = parts[:-1]
     return parts
+
+
+def _has_legal_form(name: Name) -> bool:
+    return words(name.text)[-1] in lexicon.CORPORATE
 
 
 def _person(name: str) -> tuple[str, ...]:
@@ -133,7 +137,7 @@ def _join_organisations(groups: list[Group], text: str, common: frozenset[str]) 
     explained = {words(alias): owner for alias, owner in owners.items()}
     begun: dict[str, list[Group]] = defaultdict(list)
     for found in organisations:
-        if len(found.key) > 1:
+        if len(found.key) > 1 and (any(map(_has_legal_form, found.names)) or found.key[-1] not in _FOUNDED_IN_A_PLACE):
             begun[found.key[0]].append(found)
     parents: dict[int, Group] = {}
 
