@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypedDict
+from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableConfig
 
@@ -44,13 +45,17 @@ class Work(TypedDict):
     enrichments: dict[str, JSON]
 
 
-def enrich_step(enricher: Enricher | None, clock: Clock) -> Callable[[Work, RunnableConfig], Awaitable[dict[str, Any]]]:
-    """Return the step.
+def enrich_step(
+    enricher: Enricher | None, clock: Clock, in_flight: int
+) -> Callable[[Work, RunnableConfig], Awaitable[dict[str, Any]]]:
+    """Return the step, which has at most `in_flight` look-ups begun at once, over all branches of a process.
 
     Takes a batch of entities, returns one outcome record for each under its ID. A branch never raises for an expected
     failure, since that would cancel its siblings (LangGraph 1.2.22): what the service did is in the record's status.
     Without an enricher, which happens when it was taken out of the settings while the thread rested, it does nothing.
     """
+
+    turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     async def enrich(work: Work, config: RunnableConfig) -> dict[str, Any]:
         if enricher is None:
@@ -66,8 +71,11 @@ def enrich_step(enricher: Enricher | None, clock: Clock) -> Callable[[Work, Runn
     async def visit(enricher: Enricher, entity: Entity, earlier: Enrichment | None, thread_id: str) -> Enrichment:
         attempts, visits = (earlier.attempts, earlier.visits) if earlier else (0, 0)
         key = idempotency_key(thread_id, entity.id, visits)
+        # A look-up's budget runs from its beginning: begun all at once, the last of 1,000 would spend it queueing.
+        turn = turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(in_flight))
         try:
-            answer = await enricher.look_up(entity, idempotency_key=key)
+            async with turn:
+                answer = await enricher.look_up(entity, idempotency_key=key)
         except NotFound as error:
             return Enrichment(
                 status="not_found", source=enricher.source, attempts=attempts + error.attempts, visits=visits + 1

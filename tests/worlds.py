@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import re
@@ -83,6 +84,7 @@ class Places:
     goes_down_after: int | None = None
     clock: ManualClock | None = None
     seconds_after_an_answer: float = 0.0
+    pause: float = 0.0
     name: str = "enrichment"
     source: str = "places"
 
@@ -93,6 +95,7 @@ class Places:
         async def ask(attempt: int) -> JSON:
             self.asked.append(entity.text)
             self.keys.append(idempotency_key)
+            await asyncio.sleep(self.pause)
             if self.goes_down_after is not None and len(self.asked) > self.goes_down_after:
                 self.down = True
             if self.down:

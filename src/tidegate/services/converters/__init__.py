@@ -43,7 +43,7 @@ def _convert(data: bytes, form: Format, source: str, media_type: str | None, lim
     if form is Format.PDF:
         from tidegate.services.converters import pdf
 
-        found = pdf.convert(data, source=source, max_characters=limit)
+        found = pdf.convert(data, source=source, max_expanded_bytes=limit)
     elif form is Format.DOCX:
         from tidegate.services.converters import docx
 

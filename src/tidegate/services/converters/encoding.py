@@ -23,7 +23,7 @@ _DECLARABLE = re.compile(
     re.IGNORECASE,
 )
 _META_CHARSET = re.compile(
-    rb"""<meta\b[^<>]{0,500}?charset\s{0,20}=\s{0,20}["']?\s{0,20}([\w.:-]{1,40})""", re.IGNORECASE
+    rb"""<meta\b[^<>]{0,500}?charset\s{0,9}=\s{0,9}["']?\s{0,9}([\w.:-]{1,40})""", re.IGNORECASE
 )
 _XML_ENCODING = re.compile(rb"""^\s{0,200}<\?xml\b[^<>]{0,200}?encoding\s{0,20}=\s{0,20}["']([\w.:-]{1,40})""")
 _CONTROLS = bytes([*range(9), 11, *range(14, 27), *range(28, 32), 127])

@@ -13,8 +13,8 @@ from tidegate.services.converters.geometry import Segment
 from tidegate.services.converters.lines import SOFT_HYPHEN
 
 _BOLD = re.compile(rb"bold|black|heavy|demi|cmbx", re.IGNORECASE)
-# Runs of letters, of digits and of other signs, and what is between them. pdfium puts a space or a line end wherever text leaves
-# a gap, and two fonts hardly ever meet within a run of letters, so only the first of a run is asked for its place.
+# Runs of letters, of digits and of other signs, and what is between them. pdfium puts a space or a line end wherever
+# text leaves a gap, and fonts hardly ever meet within such a run, so only its first character is asked for its place.
 _RUN = re.compile("[\\s\x00-\x20\ufffe]+|[^\\W\\d_]+|\\d+|[^\\w\\s\x00-\x20\ufffe]+|_+")
 _HYPHEN_AT_LINE_END = re.compile("[\x02\ufffe]")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufefc]")

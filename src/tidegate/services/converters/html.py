@@ -47,7 +47,7 @@ def convert(text: str, *, source: str) -> Converted:
         raise DocumentTooLarge(source, f"it has {tags:,} tags, more than {MAX_TAGS:,}", "split it")
     title = _TITLE.search(text[:200_000])
     options = ConversionOptions(
-        # Forms stay: an ASP.NET page is one. So that text which looks like Markdown comes back as it was, it is escaped.
+        # Forms stay, since an ASP.NET page is one. Text is escaped, so that what looks like Markdown stays as it is.
         preprocessing=PreprocessingOptions(enabled=True, preset="standard", remove_forms=False),
         escape_asterisks=True,
         escape_underscores=True,

@@ -1,4 +1,4 @@
-"""Segments of PDF pages -> headings, paragraphs, lists and tables that run on from column to column and page to page."""
+"""Segments of PDF pages -> headings, paragraphs, lists and tables, joined where columns and pages cut them."""
 
 from __future__ import annotations
 
@@ -229,9 +229,9 @@ def _continuation(blocks: list[_Block], index: int, block: _Block, gone: set[int
         if other.parts[0][0] > page + 1:
             return None
         text = other.lines[0].text
-        if later not in gone and other.begins and other.kind == "paragraph":
-            if continues(text) or (text[0].isdigit() and not marker(text)):
-                return later
+        goes_on = continues(text) or (text[0].isdigit() and not marker(text))
+        if later not in gone and other.begins and other.kind == "paragraph" and goes_on:
+            return later
     return None
 
 

@@ -25,7 +25,7 @@ _DATE = re.compile(
     r"|[\W\d]+$",
     re.IGNORECASE,
 )
-_SENTENCES = re.compile(r"[a-zß-ÿ]{3}[)\]\"”]?[.?!] +[A-Z\d]")
+_SENTENCES = re.compile(r"[a-zß-ÿ]{3}[)\]\"”]?[.?!] +[A-Z\d]|:\s+\W?\d")
 _CAPTION = re.compile(
     r"(?:fig(?:ure|\.)?|table|exhibit|chart|map|plate|photo)\s*\d+[.:–-]?\s|(?:sources?|photo|caption)\s*:",
     re.IGNORECASE,
@@ -34,8 +34,8 @@ _SMALL_WORDS = frozenset(
     "a an and as at by de der des di du for from in into la le of on or over per the to under via vs with und y".split()
 )
 _JOINING_WORDS = frozenset(
-    "a an and are as at but by for from had has have he her his if in into is its nor of on or our she that the their they"
-    " this to was we were where which while who with your".split()
+    "a an and are as at but by for from had has have he her his if in into is its nor of on or our she that the their"
+    " they this to was we were where which while who with your".split()
 )
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii", "xiii", "xiv", "xv")
 _HYPHENS = ("-", "‐", SOFT_HYPHEN)
@@ -72,7 +72,7 @@ def unmarked(text: str) -> str:
 
 
 def ordinals(found: re.Match[str]) -> set[int]:
-    """Return the places in a list that a marker can stand for: `i)` is the first by Roman count, the ninth by letter."""
+    """Return the places in a list that a marker can stand for: `i)` is the first in Roman, the ninth in letters."""
     count = found["count"]
     if not count:
         return set()
@@ -104,7 +104,7 @@ def is_heading(text: str) -> bool:
     title = _NUMBERED_TITLE.sub("", text, count=1).lstrip("–—-: ") if text[-1:] != "." else text
     if title[-1:] in ".,;:!…" or (not title[:1].isupper() and title[:1] not in "\"“‘'"):
         return False
-    words = [word for word in re.findall(r"[^\W\d_][\w'’.&-]*", title)]
+    words: list[str] = re.findall(r"[^\W\d_][\w'’.&-]*", title)
     if not words or len(words) > 14:
         return False
     weighty = [word for word in words if word.casefold() not in _SMALL_WORDS]

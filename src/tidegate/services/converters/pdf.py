@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import closing
 from importlib.metadata import version
 
@@ -12,11 +13,14 @@ from tidegate.services.converters.layout import arranged
 from tidegate.services.converters.pieces import Converted
 
 MAX_PAGES = 20_000
+MAX_PAGE_CHARACTERS = 500_000
+"""Characters that are read of one page. A page of a newspaper has 30,000; pdfium takes 150 bytes for each."""
 
+_CHUNK = 1 << 18
 _SCAN = ("it holds no text, as a scan does", "run text recognition (OCR) on it first")
 
 
-def convert(data: bytes, *, source: str, max_characters: int) -> Converted:
+def convert(data: bytes, *, source: str, max_expanded_bytes: int) -> Converted:
     """Find the blocks of a PDF. Never call it in two threads at once: pdfium is not made for that.
 
     Page numbers, running headers and footers, footnote marks, and text that does not run as most of its page does
@@ -29,29 +33,68 @@ def convert(data: bytes, *, source: str, max_characters: int) -> Converted:
     """
     from pypdfium2 import PdfDocument, PdfiumError, raw
 
+    _check_streams(data, source, max_expanded_bytes)
     try:
         document = PdfDocument(data)
     except PdfiumError as error:
+        way_out = "save it without one and try again"
         if error.err_code in {raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY}:
-            raise EncryptedDocument(
-                source, "it is protected by a password", "save it without one and try again"
-            ) from error
+            raise EncryptedDocument(source, "it is protected by a password", way_out) from error
         raise BrokenDocument(source, "it is damaged and cannot be read as PDF", "get it again, undamaged") from error
     pages: list[list[Segment]] = []
-    left = max_characters
+    left = max_expanded_bytes
     with closing(document):
         if len(document) > MAX_PAGES:
             raise DocumentTooLarge(source, f"it has {len(document):,} pages, more than {MAX_PAGES:,}", "split it")
         for index in range(len(document)):
             try:
                 with closing(document[index]) as page, closing(page.get_textpage()) as text:
-                    left -= text.count_chars()
-                    if left < 0:
-                        problem = f"its text has more than {max_characters:,} characters"
-                        raise DocumentTooLarge(source, problem, "split it, or raise max_expanded_bytes")
-                    pages.append(segments(text.raw, text.count_chars()))
+                    count = text.count_chars()
+                    left -= count
+                    if count > MAX_PAGE_CHARACTERS or left < 0:
+                        raise DocumentTooLarge(source, f"its page {index + 1} has {count:,} characters", "split it")
+                    pages.append(segments(text.raw, count))
             except PdfiumError as error:
                 way_out = "open it in a viewer and print it to a new PDF"
                 raise BrokenDocument(source, f"its page {index + 1} cannot be read", way_out) from error
         title = document.get_metadata_dict().get("Title")
     return Converted(arranged(pages), f"pdf/pypdfium2-{version('pypdfium2')}", title, _SCAN)
+
+
+def _check_streams(data: bytes, source: str, limit: int) -> None:
+    """Unpack what pdfium will unpack, a little at a time, since it would do it in memory and at once.
+
+    A stream of a megabyte can hold a gigabyte, and pdfium takes two for it. Streams that are packed twice, or in
+    another way, are not seen through.
+
+    Raises:
+        DocumentTooLarge: a stream expands to more than `limit` bytes, or all of them to ten times as much.
+    """
+    total = position = 0
+    while (position := data.find(b"stream", position)) >= 0:
+        position += len(b"stream")
+        start = position + len(data[position : position + 2]) - len(data[position : position + 2].lstrip(b"\r\n"))
+        if data[start : start + 1] != b"x" or data[position - 9 : position - 6] == b"end":
+            continue  # not packed by zlib, whose streams begin so
+        size, start = _unpacked(data, start, min(limit, 10 * limit - total))
+        total += size
+        if size > limit or total > 10 * limit:
+            problem = f"it expands to more than {limit if size > limit else 10 * limit:,} bytes"
+            raise DocumentTooLarge(source, problem, "split it, or raise max_expanded_bytes")
+        position = max(position, start)
+
+
+def _unpacked(data: bytes, start: int, limit: int) -> tuple[int, int]:
+    """Return how many bytes a stream expands to, as far as just over the limit, and where it ends."""
+    unpacker = zlib.decompressobj()
+    size = 0
+    try:
+        while not unpacker.eof and size <= limit and (unpacker.unconsumed_tail or start < len(data)):
+            packed = unpacker.unconsumed_tail
+            if not packed:
+                packed = data[start : start + _CHUNK]
+                start += len(packed)
+            size += len(unpacker.decompress(packed, _CHUNK))
+    except zlib.error:
+        pass  # pdfium judges what is damaged
+    return size, start - len(unpacker.unused_data) - len(unpacker.unconsumed_tail)
