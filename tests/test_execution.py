@@ -339,7 +339,7 @@ async def test_a_thread_registered_but_never_started_is_started_by_resume(worlds
 async def test_an_entity_that_always_fails_does_not_keep_the_others_waiting(worlds: Any) -> None:
     world = worlds()
     world.places.down = True
-    await world.executions().advance("t", await world.take_in(TEXT))
+    result = await world.executions().advance("t", await world.take_in(TEXT))
     world.places.down, world.places.fails = False, {"Ada": Transient}
     for _ in range(3):
         world.clock.advance(31.0)

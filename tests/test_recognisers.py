@@ -86,6 +86,9 @@ def test_a_biography_gives_its_people_places_dates_and_sums() -> None:
         ("She saw Irene Joliot-Curie.", "Irene Joliot-Curie", "PERSON"),
         ("Then Theresa May resigned.", "Theresa May", "PERSON"),
         ("A study by John A. Zubrin appeared.", "John A. Zubrin", "PERSON"),
+        ("Her husband, Zorbek, left.", "Zorbek", "PERSON"),
+        ("They saw nurse Zahira Gulzan there.", "Zahira Gulzan", "PERSON"),
+        ("The pilot saw René de Vries there.", "René de Vries", "PERSON"),
         ("The firm Acme Widgets, Inc. grew.", "Acme Widgets, Inc.", "ORG"),
         ("They joined O'Neil Partners LLC.", "O'Neil Partners LLC", "ORG"),
         ("A grant of the University of Oxford helped.", "University of Oxford", "ORG"),
@@ -159,6 +162,14 @@ def test_initials_and_short_forms_of_a_given_name_are_one_person() -> None:
 def test_an_initial_that_fits_two_people_joins_neither() -> None:
     found = read("John A. Zender came with John B. Zender. Then John Zender left.")
     assert set(found) >= {"John A. Zender", "John B. Zender", "John Zender"}
+
+
+def test_a_first_word_that_may_be_a_place_is_not_short_for_a_newspaper() -> None:
+    found = read(
+        "The Otago Daily Times said so. We love Otago, and they love Otago. Zenlo Robotics grew. So Zenlo won."
+    )
+    assert found["Otago Daily Times"][1] == ["Otago Daily Times"]
+    assert found["Otago"][1] == ["Otago", "Otago"]
 
 
 def test_a_company_is_one_with_and_without_its_legal_form() -> None:

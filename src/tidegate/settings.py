@@ -99,9 +99,7 @@ class Settings(BaseSettings):
     )
     max_document_bytes: int = Field(default=50 * MIB, ge=1, description="largest document that is taken in")
     max_expanded_bytes: int = Field(default=200 * MIB, ge=1, description="most that a zip-based document may expand to")
-    max_rounds: int = Field(
-        default=3, ge=1, description="times that one execution asks a service for what it lacks"
-    )
+    max_rounds: int = Field(default=3, ge=1, description="times that one execution asks a service for what it lacks")
     max_visits: int = Field(default=5, ge=1, description="executions that try to get one missing item")
     enrichment: EnrichmentSettings = Field(default_factory=lambda: EnrichmentSettings())
     summary: SummarySettings = Field(default_factory=lambda: SummarySettings())

@@ -37,7 +37,8 @@ def convert(data: bytes, *, source: str, max_expanded_bytes: int) -> Converted:
         if not package.parse(main, body):
             raise BrokenDocument(source, "its main part is missing", "open it in Word and save it again")
         notes = _Body({})
-        package.parse(posixpath.join(folder, "footnotes.xml"), notes)
+        for part in ("footnotes.xml", "endnotes.xml"):
+            package.parse(posixpath.join(folder, part), notes)
         properties = Properties()
         package.parse("docProps/core.xml", properties)
     return Converted([*body.pieces(), *notes.pieces()], "docx/1", properties.title)

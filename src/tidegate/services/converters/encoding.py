@@ -22,9 +22,7 @@ _DECLARABLE = re.compile(
     r"|shift[-_]?jis|sjis|euc[-_]?(jp|kr)|ks_c_5601-1987|tis-620",
     re.IGNORECASE,
 )
-_META_CHARSET = re.compile(
-    rb"""<meta\b[^<>]{0,500}?charset\s{0,9}=\s{0,9}["']?\s{0,9}([\w.:-]{1,40})""", re.IGNORECASE
-)
+_META_CHARSET = re.compile(rb"""<meta\b[^<>]{0,500}?charset\s{0,9}=\s{0,9}["']?\s{0,9}([\w.:-]{1,40})""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""^\s{0,200}<\?xml\b[^<>]{0,200}?encoding\s{0,20}=\s{0,20}["']([\w.:-]{1,40})""")
 _CONTROLS = bytes([*range(9), 11, *range(14, 27), *range(28, 32), 127])
 _C1_CONTROL = re.compile("[\u0080-\u0084\u0086-\u009f]")
@@ -49,9 +47,9 @@ def decode(data: bytes, *, declared: str | None = None) -> str:
     another encoding hardly ever does; the `declared` encoding, which the bytes of an HTML page may hold themselves;
     UTF-8 with a few damaged bytes; the likeliest by charset-normalizer; Windows-1252.
     """
-    for mark, name in _BYTE_ORDER_MARKS:
+    for mark, marked in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
-            return _unspoilt(data[len(mark) :].decode(name, "replace"))
+            return _unspoilt(data[len(mark) :].decode(marked, "replace"))
     if wide := _wide(data):
         return data.decode(wide, "replace")
     name = _codec(declared)

@@ -75,11 +75,8 @@ def _stretches(segments: Sequence[Segment]) -> list[_Stretch]:
     for segment in segments:
         last = stretches[-1] if stretches else None
         size = max(segment.size, last.size) if last else 0.0
-        if (
-            last
-            and abs(segment.baseline - last.baseline) < 0.55 * size
-            and -0.3 * size < segment.left - last.right < size
-        ):
+        level = last is not None and abs(segment.baseline - last.baseline) < 0.55 * size
+        if last and level and -0.3 * size < segment.left - last.right < size:
             last.segments.append(segment)
             last.right = max(last.right, segment.right)
             last.length += len(segment.text)

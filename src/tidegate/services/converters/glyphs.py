@@ -71,7 +71,7 @@ class _Glyphs:
                 elif text and ("\r" in sign or "\n" in sign):
                     yield from self._segment(text, left, last, baseline, style)
                     text = []
-                else:
+                elif text:
                     text.append(" ")
                 continue
             here = self._style(run.start())
@@ -88,7 +88,7 @@ class _Glyphs:
 
     def _text(self, count: int) -> str:
         """Return all characters, each at its index; pdfium's own text leaves those out that it cannot name."""
-        buffer = (ctypes.c_ushort * (count + 1))()
+        buffer = (ctypes.c_ushort * (2 * count + 2))()
         if self._raw.FPDFText_GetText(self._page, 0, count, buffer) == count + 1:
             return "".join(map(chr, buffer[:count]))
         return "".join(chr(self._raw.FPDFText_GetUnicode(self._page, index)) for index in range(count))
@@ -145,6 +145,6 @@ class _Glyphs:
         joined = "".join(text).strip()
         if not joined.isascii():  # characters beyond U+FFFF come in halves
             joined = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        if joined:
-            start, end = self._extent(last, style)
+        start, end = self._extent(last, style)
+        if joined and all(map(math.isfinite, (left, start, end, baseline, style.size))):
             yield style.quarter_turns, Segment(joined, min(left, start), end, baseline, style.size, style.bold)

@@ -22,10 +22,11 @@ _SPAN_COUNT = re.compile(r"\b(?:col|row)span\s{0,9}=[\s\"']{0,9}(\d{0,4})")
 _SPAN = re.compile(r"\b(?:col|row)(span\s*=)", re.IGNORECASE)
 _HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 _NUMBERED_PAGE = re.compile(r"\n\n(?:page )?[-–—]?(?:\d{1,4}|[ivxl]{1,6})[-–—]?\n\n?(?:---\n|\Z)", re.IGNORECASE)
-_WITHOUT = (
-    "nav footer button select textarea .nav #nav .navbar #navbar .navigation #navigation .breadcrumb .breadcrumbs"
-    " .footer #footer [role=navigation] [role=contentinfo]"
-).split()
+_WITHOUT: list[str] = [
+    *("nav", "footer", "button", "select", "textarea", "[role=navigation]", "[role=contentinfo]"),
+    *(".nav", "#nav", ".navbar", "#navbar", ".navigation", "#navigation", ".breadcrumb", ".breadcrumbs"),
+    *(".footer", "#footer"),
+]
 MAX_TAGS = 500_000
 """Tags that are read: each costs up to 500 bytes while it is. An annual report of 2.4 MB has 18,000."""
 MAX_SPANS = 100_000

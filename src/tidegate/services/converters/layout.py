@@ -136,22 +136,16 @@ def _parts(group: list[Line], above: Line, line: Line, below: Line | None, leadi
     if not 0.93 < line.size / size < 1.08 or distance > 1.25 * leading.get(size, 1.25 * size) + 0.5:
         return not (rows and distance < 3 * size)
     if (len(above.cells) > 1) != (len(line.cells) > 1):
-        # One line in cells is prose with a wide gap; two are a table.
-        table = (
-            len(group) > 1 and len(group[-2].cells) > 1
-            if len(above.cells) > 1
-            else below is not None and len(below.cells) > 1
-        )
-        if table:
+        neighbour = (group[-2] if len(group) > 1 else None) if len(above.cells) > 1 else below
+        if neighbour and len(neighbour.cells) > 1:  # one line in cells is prose with a wide gap, two are a table
             return True
     if (above.all_bold and not line.begins_bold) or (line.all_bold and not above.ends_bold):
         return True
     first = group[0]
     listed = marker(first.text) is not None
     finished = ends_sentence(above.text)
-    if marker(line.text) and (
-        finished or (listed and abs(line.left - first.left) < size) or line.left < first.left - size
-    ):
+    aligned = (listed and abs(line.left - first.left) < size) or line.left < first.left - size
+    if marker(line.text) and (finished or aligned):
         return True
     if not finished or continues(line.text):
         return False
@@ -166,9 +160,8 @@ def _parts(group: list[Line], above: Line, line: Line, below: Line | None, leadi
 
 def _kind(group: list[Line], body: float) -> BlockKind:
     text = " ".join(line.text for line in group)
-    if sum(len(line.cells) > 1 for line in group) >= max(2, 0.6 * len(group)) or (
-        len(group) == 1 and len(group[0].cells) > 2
-    ):
+    rows = sum(len(line.cells) > 1 for line in group)
+    if rows >= max(2, 0.6 * len(group)) or (len(group) == 1 and len(group[0].cells) > 2):
         return "table"
     if is_caption(text):
         return "caption"
@@ -176,12 +169,8 @@ def _kind(group: list[Line], body: float) -> BlockKind:
         return "list_item" if marker(text) else "paragraph"
     large = group[0].size >= 1.15 * body
     bold = all(line.all_bold for line in group)
-    if (
-        (large or bold)
-        and len(text) <= (250 if large else 150)
-        and len(group) <= 4
-        and not text.endswith((".", ",", ";"))
-    ):
+    short = len(text) <= (250 if large else 150) and len(group) <= 4
+    if (large or bold) and short and not text.endswith((".", ",", ";")):
         return "heading" if re.search(r"[^\W\d_]{2}", text) else "paragraph"
     if marker(text):
         return "list_item"
@@ -250,6 +239,8 @@ def _piece(block: _Block, level: int, words: frozenset[str]) -> Piece:
         part = block.lines[count : count + lines_here]
         count += lines_here
         text = tidy(_prose(part, block, words))
+        if not text:
+            continue
         if texts:
             length -= len(texts[-1])
             texts[-1], gap = seam(texts[-1], text, words)

@@ -93,13 +93,9 @@ def is_heading(text: str) -> bool:
     Short, no sentence, and its words capitalised as in a title; a few words in small letters pass after a capital
     (`Early life`). Dates, addresses and lines of figures are none.
     """
-    if (
-        not 2 <= len(text) <= 120
-        or "\n" in text
-        or _ADDRESS.search(text)
-        or _DATE.match(text)
-        or _SENTENCES.search(text)
-    ):
+    if not 2 <= len(text) <= 120 or "\n" in text or _DATE.match(text):
+        return False
+    if _ADDRESS.search(text) or _SENTENCES.search(text):
         return False
     title = _NUMBERED_TITLE.sub("", text, count=1).lstrip("–—-: ") if text[-1:] != "." else text
     if title[-1:] in ".,;:!…" or (not title[:1].isupper() and title[:1] not in "\"“‘'"):

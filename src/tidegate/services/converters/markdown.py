@@ -114,23 +114,23 @@ class _Reader:
                     yield Piece("paragraph", html.unescape(_TAGS.sub(" ", token.content)))
 
     def _paragraph(self, content: str) -> Piece:
-        text, marked = self._plain(content)
+        text, bold = self._plain(content)
         if text.startswith(CAPTION):
             return Piece("caption", text[len(CAPTION) :])
         if is_caption(text):
             return Piece("caption", text)
-        if (self._guess_headings or marked == "strong") and is_heading(text):
-            return Piece("heading", text, level=3 if marked else 2)
+        if (self._guess_headings or bold) and is_heading(text):
+            return Piece("heading", text, level=3 if bold else 2)
         return Piece("paragraph", text)
 
-    def _plain(self, content: str) -> tuple[str, str]:
-        """Return the text of inline Markdown, and `strong` if all of it is."""
+    def _plain(self, content: str) -> tuple[str, bool]:
+        """Return the text of inline Markdown, and whether all of it is bold."""
         marks = sum(map(content.count, _MARKS)) + 10 * content.count(
             "["
         )  # an unmatched bracket takes ten times as long
         self._marks += marks
         if marks > MAX_MARKS or self._marks > MAX_ALL_MARKS:
-            return "".join(map(_unmarked, slices(content))), ""
+            return "".join(map(_unmarked, slices(content))), False
         parser = _parser()
         children: list[Token] = []
         parser.inline.parse(content, parser, self._references, children)
@@ -145,8 +145,8 @@ class _Reader:
                     lines[-1] += "\n"
                 case "html_inline" if token.content[:3].lower() == "<br":
                     lines[-1] += "\n"
-        strong = len(children) > 2 and children[0].type == "strong_open" and children[-1].type == "strong_close"
-        return unwrap(lines), "strong" if strong else ""
+        outer = [token.type for token in children if token.type != "text" or token.content]
+        return unwrap(lines), outer[:1] == ["strong_open"] and outer.index("strong_close") == len(outer) - 1
 
 
 @cache

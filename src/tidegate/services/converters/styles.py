@@ -18,18 +18,23 @@ class Properties(PartReader):
     _in_title = False
 
     def opened(self, name: str, attributes: Mapping[str, str]) -> None:
+        """Note where the title begins."""
         self._in_title = name == "{http://purl.org/dc/elements/1.1/}title"
 
     def closed(self, name: str) -> None:
+        """Note where it ends."""
         self._in_title = False
 
     def data(self, text: str) -> None:
+        """Keep its text."""
         if self._in_title:
             self.title = (self.title + text)[:1000]
 
 
 @dataclass(slots=True)
 class Style:
+    """A paragraph style: its name in small letters, its heading level or 0, whether its paragraphs are list items."""
+
     name: str = ""
     base: str = ""
     level: int = 0
@@ -45,6 +50,7 @@ class Styles(PartReader):
         self._open = Style()
 
     def opened(self, name: str, attributes: Mapping[str, str]) -> None:
+        """Keep what an element says of the style that it stands in."""
         value = attribute(attributes, "val")
         match name:
             case "style":

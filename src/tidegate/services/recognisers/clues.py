@@ -96,8 +96,9 @@ def _several(name: str, parts: tuple[str, ...], common: frozenset[str]) -> Itera
 
 def _is_club(name: str, parts: tuple[str, ...]) -> bool:
     """Say whether it is a club's name: Cambridge United, Norwich City; Kansas City is a place."""
-    town = parts[-1] in lexicon.CLUB_TOWNS and standing(parts[0]) in ("city", "town")
-    return len(parts) < 4 and (town or parts[-1] in lexicon.CLUBS) and not is_place(name)
+    first, last = parts[0], parts[-1]
+    town = last in lexicon.CLUB_TOWNS and standing(first) in ("city", "town")
+    return (town or last in lexicon.CLUBS) and len(parts) < 4 and not is_place(name)
 
 
 def _is_thing(parts: tuple[str, ...], head: str) -> bool:
