@@ -7,16 +7,16 @@ footnote, a table without lines, and a stamp that runs up the margin.
 
 from __future__ import annotations
 
-import textwrap
 import zipfile
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 COLUMN_CHARACTERS = 46
 SIZE = 9
+LINES = 15
 CHARACTER = 0.6 * SIZE  # each character of Courier is 0.6 of its size wide
 
-FIRST_PAGE = """
+PROSE = """
 The Port of Lisbon asked us in March 2024 to measure the depth of its berths and of the channel that leads to them. \
 Teresa Albuquerque led the survey; Jonas Bakker of the University of Delft lent the echo sounder. The work took \
 thirty-one days and cost 212,000 euros.
@@ -30,16 +30,13 @@ have stirred up what had been at rest for decades. Which of the two weighs more 
 samples that were taken in May hold hardly any of the minerals that are typical of the quay.
 
 Our first recommendation is to dredge the bend every second year instead of every fourth, and to do it in autumn, \
-before the floods.\
-"""
-SECOND_PAGE = """
-That would cost about 1.4 million euros a year, less than half of what the port lost in 2023 to ships that had to wait \
-for high water.
+before the floods. That would cost about 1.4 million euros a year, less than half of what the port lost in 2023 to \
+ships that had to wait for high water.
 
 Our second recommendation is to leave the lower channel alone. It is deep enough, and dredging it would endanger the \
 oyster beds near Seixal, on which forty families live.
 """
-LEFT_LINES = 26
+HYPHENATED = {"recommendation": ("recommen-", "dation"), "container": ("con-", "tainer"), "sediment": ("sedi-", "ment")}
 
 
 def main() -> None:
@@ -50,12 +47,13 @@ def main() -> None:
 
 def first_page() -> list[str]:
     """Return the drawing operators of the first page."""
-    lines = wrapped(FIRST_PAGE)
+    lines = wrapped(PROSE)
     return [
+        text(60, 770, "Port survey 2024", size=7),
         text(60, 740, "Depth of the Berths and the Channel of Lisbon", size=14, bold=True),
         text(60, 716, "1 Summary", size=11, bold=True),
-        *column(60, 700, lines[:LEFT_LINES]),
-        *column(330, 700, lines[LEFT_LINES:]),
+        *column(60, 700, lines[:LINES]),
+        *column(330, 700, lines[LINES : 2 * LINES]),
         text(60, 90, "1 Low water means the lowest tide that astronomy foretells, not that of a storm.", size=7),
         text(300, 40, "1"),
         f"BT /F1 12 Tf 0 1 -1 0 30 300 Tm ({escaped('Received 4 July 2024')}) Tj ET",
@@ -64,21 +62,19 @@ def first_page() -> list[str]:
 
 def second_page() -> list[str]:
     """Return the drawing operators of the second page."""
-    lines = wrapped(SECOND_PAGE)
     rows = [
         ("Berth", "Depth 2016", "Depth 2024"),
         ("Alcantara", "12.0 m", "11.6 m"),
         ("Santa Apolonia", "10.1 m", "9.2 m"),
     ]
     return [
-        text(60, 770, "Port survey", size=7),
-        *column(60, 700, lines[:7]),
-        *column(330, 700, lines[7:]),
+        text(60, 770, "Port survey 2024", size=7),
+        *column(60, 740, wrapped(PROSE)[2 * LINES :]),
         text(60, 560, "2 Figures", size=11, bold=True),
         *(
             text(60 + 130 * place, 540 - 12 * number, cell)
-            for number, row in enumerate(rows)
-            for place, cell in enumerate(row)
+            for number, cells in enumerate(rows)
+            for place, cell in enumerate(cells)
         ),
         text(60, 490, "Table 1. Depth of the berths at low water."),
         text(300, 40, "2"),
@@ -86,14 +82,22 @@ def second_page() -> list[str]:
 
 
 def wrapped(prose: str) -> list[str]:
-    """Wrap paragraphs into column lines, the first of each indented, and hyphenate where a break leaves much room."""
+    """Wrap paragraphs into column lines, all but the first indented, and hyphenate words that do not fit."""
     lines: list[str] = []
-    for number, paragraph in enumerate(prose.strip("\n").split("\n\n")):
-        wrapper = textwrap.TextWrapper(COLUMN_CHARACTERS, initial_indent="  " if number else "")
-        lines += wrapper.wrap(
-            paragraph.replace("recommendation", "recommen\u2010 dation").replace("minerals", "min\u2010 erals")
-        )
-    return [line.replace("\u2010 ", "") for line in lines]
+    for number, content in enumerate(prose.strip("\n").split("\n\n")):
+        line = "  " if number else ""
+        for word in content.split():
+            start, rest = HYPHENATED.get(word, ("", word))
+            if len(line) + len(word) <= COLUMN_CHARACTERS:
+                line += word + " "
+            elif start and len(line) + len(start) <= COLUMN_CHARACTERS:
+                lines.append(line + start)
+                line = rest + " "
+            else:
+                lines.append(line.rstrip())
+                line = word + " "
+        lines.append(line.rstrip())
+    return lines
 
 
 def column(left: float, top: float, lines: list[str]) -> list[str]:
@@ -101,7 +105,7 @@ def column(left: float, top: float, lines: list[str]) -> list[str]:
     drawn = []
     for number, line in enumerate(lines):
         indent = len(line) - len(line.lstrip())
-        drawn.append(text(left + indent * CHARACTER, top - 12 * number, line.strip().replace("\u2010", "-")))
+        drawn.append(text(left + indent * CHARACTER, top - 12 * number, line.strip()))
     return drawn
 
 

@@ -14,12 +14,16 @@ from tidegate.services.converters.lines import continues, ends_sentence, unwrap
 from tidegate.services.converters.pieces import Converted, Piece
 
 _PAGE_TURN = "\ue0cb"
+_RAISED = "\ue0cc"
 _DOCTYPE = re.compile(r"<!doctype[^>]*>?", re.IGNORECASE)
 _TITLE = re.compile(r"<title\b[^<>]{0,200}>([^<]{0,2000})</title", re.IGNORECASE)
 _CAPTIONED = re.compile(r"<(?:fig)?caption\b[^<>]*>", re.IGNORECASE)
 _TABLE_TAG = re.compile(r"<(table|t[dh])\b[^<>]*\b(?:border|(?:col|row)span)\b[^<>]*>", re.IGNORECASE)
 _SPAN_COUNT = re.compile(r"\b(?:col|row)span\s{0,9}=[\s\"']{0,9}(\d{0,4})")
 _SPAN = re.compile(r"\b(?:col|row)(span\s*=)", re.IGNORECASE)
+_RAISED_TEXT = re.compile(f"{_RAISED}([^{_RAISED}]{{0,200}}){_RAISED}")
+_NOTE_MARK = re.compile(r"\W*(?:\d{1,3}|[*†‡§]|[a-z])(?:,\s*\d{1,3})*\W*(?:\([^()\s]*\))?")
+_UNIT = re.compile(r"(?:\d|(?:^|[\s\d/])(?:[cdkmnµ]?m|ft|in|s|x))$")
 _HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 _NUMBERED_PAGE = re.compile(r"\n\n(?:page )?[-–—]?(?:\d{1,4}|[ivxl]{1,6})[-–—]?\n\n?(?:---\n|\Z)", re.IGNORECASE)
 _WITHOUT: list[str] = [
@@ -58,6 +62,7 @@ def convert(text: str, *, source: str) -> Converted:
         compact_tables=True,
         extract_metadata=False,
         skip_images=True,
+        sup_symbol=_RAISED,
         exclude_selectors=_WITHOUT,
     )
     try:
@@ -66,7 +71,8 @@ def convert(text: str, *, source: str) -> Converted:
         raise BrokenDocument(source, "it cannot be read as HTML", "open it in a browser and save it again") from error
     if any("depth" in str(warning.kind) for warning in result.warnings):
         raise BrokenDocument(source, "its elements are nested over 1,000 deep, where text is lost", "save it again")
-    text = _NUMBERED_PAGE.sub(f"\n\n{_PAGE_TURN}\n\n", result.content or "")
+    text = _RAISED_TEXT.sub(_lowered, result.content or "").replace(_RAISED, "")
+    text = _NUMBERED_PAGE.sub(f"\n\n{_PAGE_TURN}\n\n", text)
     found = list(markdown.pieces(text, source=source, guess_headings=not _HEADING.search(text)))
     return Converted(
         _rejoined(found),
@@ -76,13 +82,19 @@ def convert(text: str, *, source: str) -> Converted:
     )
 
 
+def _lowered(raised: re.Match[str]) -> str:
+    """Drop a footnote mark, which would be read as part of the word before, and keep other raised text (m², 1st)."""
+    before = raised.string[max(0, raised.start() - 5) : raised.start()]
+    return "" if _NOTE_MARK.fullmatch(raised[1]) and not _UNIT.search(before) else raised[1]
+
+
 def _prepared(text: str) -> str:
     """Mend what the library trips over.
 
     Many doctypes take it quadratic time; cells that span a thousand rows and columns take it gigabytes, and
     `border=0` makes it turn a table into a list (all measured, version 3.21). Nothing that is read hangs on these.
     """
-    for private in (markdown.CAPTION, _PAGE_TURN, "\x00"):
+    for private in (markdown.CAPTION, _PAGE_TURN, _RAISED, "\x00"):
         text = text.replace(private, "")
     text = _TABLE_TAG.sub(r"<\1>", _DOCTYPE.sub("", text))
     if _spans(text) > MAX_SPANS:

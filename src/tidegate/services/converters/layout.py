@@ -94,7 +94,8 @@ def _without_furniture(pages: Sequence[Sequence[Segment]], body: float) -> Itera
             again = seen[pattern] >= repeated and ("#" in pattern or pattern in shown)
             shown.add(pattern)
             ends = line.text.split()
-            running = line.size < 0.97 * body and str(number) in {ends[0], ends[-1]}
+            small = line.size < 0.97 * body and len(ends) <= 10 and not ends_sentence(line.text)
+            running = small and str(number) in {ends[0], ends[-1]}
             if again or running or _PAGE_NUMBER.fullmatch(line.text):
                 left_out.update(map(id, line.segments))
         yield [segment for segment in segments if id(segment) not in left_out]
@@ -275,5 +276,5 @@ def _prose(part: Sequence[Line], block: _Block, words: frozenset[str]) -> str:
 
 def _is_centred(block: Sequence[Line]) -> bool:
     middles = [(line.left + line.right) / 2 for line in block]
-    lefts = [line.left for line in block]
+    lefts = [line.left for line in block[1:]]  # the first may be indented
     return max(middles) - min(middles) < block[0].size < max(lefts) - min(lefts)
