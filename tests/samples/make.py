@@ -36,7 +36,7 @@ ships that had to wait for high water.
 Our second recommendation is to leave the lower channel alone. It is deep enough, and dredging it would endanger the \
 oyster beds near Seixal, on which forty families live.
 """
-HYPHENATED = {"recommendation": ("recommen-", "dation"), "container": ("con-", "tainer"), "sediment": ("sedi-", "ment")}
+HYPHENATED = {"certainty": ("cer-", "tainty"), "faster": ("fas-", "ter")}
 
 
 def main() -> None:
@@ -161,7 +161,8 @@ def write_docx(path: Path) -> None:
                 "A pilot boards every ship of more than 60 metres at the outer buoy, three miles off Girdle Ness."
             ),
             "<w:p><w:r><w:t>The fee is </w:t></w:r><w:del><w:r><w:delText>£400</w:delText></w:r></w:del>"
-            '<w:r><w:rPr><w:b/></w:rPr><w:t xml:space="preserve">£450 </w:t></w:r><w:r><w:t>for each ship.</w:t></w:r></w:p>',
+            '<w:r><w:rPr><w:b/></w:rPr><w:t xml:space="preserve">£450 </w:t></w:r>'
+            "<w:r><w:t>for each ship.</w:t></w:r></w:p>",
             f"<w:sdt><w:sdtContent>{paragraph('Captain Liv Aasen decides in doubt.')}</w:sdtContent></w:sdt>",
             paragraph("Steps", style="Heading2"),
             paragraph("Call the ship on channel 12.", numbered=True),

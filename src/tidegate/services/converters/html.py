@@ -21,7 +21,7 @@ _CAPTIONED = re.compile(r"<(?:fig)?caption\b[^<>]*>", re.IGNORECASE)
 _TABLE_TAG = re.compile(r"<(table|t[dh])\b[^<>]*\b(?:border|(?:col|row)span)\b[^<>]*>", re.IGNORECASE)
 _SPAN_COUNT = re.compile(r"\b(?:col|row)span\s{0,9}=[\s\"']{0,9}(\d{0,4})")
 _SPAN = re.compile(r"\b(?:col|row)(span\s*=)", re.IGNORECASE)
-_RAISED_TEXT = re.compile(f"{_RAISED}([^{_RAISED}]{{0,200}}){_RAISED}")
+_RAISED_TEXT = re.compile(rf"(\\?[\[(])?{_RAISED}([^{_RAISED}]{{0,200}}){_RAISED}")
 _NOTE_MARK = re.compile(r"\W*(?:\d{1,3}|[*†‡§]|[a-z])(?:,\s*\d{1,3})*\W*(?:\([^()\s]*\))?")
 _UNIT = re.compile(r"(?:\d|(?:^|[\s\d/])(?:[cdkmnµ]?m|ft|in|s|x))$")
 _HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
@@ -84,8 +84,11 @@ def convert(text: str, *, source: str) -> Converted:
 
 def _lowered(raised: re.Match[str]) -> str:
     """Drop a footnote mark, which would be read as part of the word before, and keep other raised text (m², 1st)."""
+    bracket, text = raised[1] or "", raised[2]
     before = raised.string[max(0, raised.start() - 5) : raised.start()]
-    return "" if _NOTE_MARK.fullmatch(raised[1]) and not _UNIT.search(before) else raised[1]
+    if not _NOTE_MARK.fullmatch(text) or _UNIT.search(before):
+        return bracket + text
+    return "" if text.endswith((")", "]")) else bracket
 
 
 def _prepared(text: str) -> str:

@@ -30,16 +30,23 @@ _FURNITURE_LINES = 2
 """Lines at the top and at the bottom of a page that may be its header and footer."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """How many of a block's lines stand in one region of a page, and how far to the right the region goes."""
+
+    page: int
+    lines: int
+    right: float
+
+
 @dataclass(slots=True)
 class _Block:
-    """Lines that make one block; `parts` says on which page how many of them stand."""
+    """Lines that make one block, in one or more parts."""
 
     kind: BlockKind
     lines: list[Line]
     size: float
-    parts: list[tuple[int, int]]
-    right: float
-    """Where the lines of its region end."""
+    parts: list[_Part]
     begins: bool = False
     """Whether it is the first prose of its region, and below, whether it is the last."""
     ends: bool = False
@@ -65,7 +72,9 @@ def arranged(pages: Sequence[Sequence[Segment]]) -> Iterator[Piece]:
     for number, found in regions:
         groups = _grouped(found, leading)
         right = max(line.right for line in found)
-        here = [_Block(_kind(group, body), group, group[0].size, [(number, len(group))], right) for group in groups]
+        here = [
+            _Block(_kind(group, body), group, group[0].size, [_Part(number, len(group), right)]) for group in groups
+        ]
         if prose := [block for block in here if _is_body(block, body)]:
             prose[0].begins = prose[-1].ends = True
         blocks += here
@@ -196,12 +205,12 @@ def _stitched(blocks: list[_Block], body: float) -> Iterator[_Block]:
             while (later := _continuation(blocks, index, whole, gone, body)) is not None:
                 other = blocks[later]
                 gone.add(later)
-                turned = other.parts[0][0] != whole.parts[-1][0]
+                turned = other.parts[0].page != whole.parts[-1].page
                 whole.lines += other.lines
                 whole.parts += other.parts
                 whole.ends, index = other.ends, later
                 if turned:
-                    while blocks[later - 1].parts[0][0] == other.parts[0][0]:
+                    while blocks[later - 1].parts[0].page == other.parts[0].page:
                         later -= 1
                     moved[later].append((index, whole))
                     break
@@ -213,10 +222,10 @@ def _continuation(blocks: list[_Block], index: int, block: _Block, gone: set[int
     """Return where a paragraph goes on that stops in the midst of a sentence at the end of its column, if it does."""
     if not block.ends or not _is_body(block, body) or ends_sentence(block.lines[-1].text):
         return None
-    page = block.parts[-1][0]
+    page = block.parts[-1].page
     for later in range(index + 1, min(index + 100, len(blocks))):
         other = blocks[later]
-        if other.parts[0][0] > page + 1:
+        if other.parts[0].page > page + 1:
             return None
         text = other.lines[0].text
         goes_on = continues(text) or (text[0].isdigit() and not marker(text))
@@ -232,14 +241,15 @@ def _is_body(block: _Block, body: float) -> bool:
 def _piece(block: _Block, level: int, words: frozenset[str]) -> Piece:
     if block.kind == "table":
         rows = "\n".join(" | ".join(line.cells) for line in block.lines)
-        return Piece("table", rows, page=block.parts[0][0])
+        return Piece("table", rows, page=block.parts[0].page)
     texts: list[str] = []
     turns: list[tuple[int, int]] = []
     length = count = 0
-    for page, lines_here in block.parts:
-        part = block.lines[count : count + lines_here]
-        count += lines_here
-        text = tidy(_prose(part, block, words))
+    for part in block.parts:
+        here = block.lines[count : count + part.lines]
+        listed = block.kind == "list_item" and not count
+        count += part.lines
+        text = tidy(_prose(here, part.right, words, listed=listed))
         if not text:
             continue
         if texts:
@@ -247,28 +257,28 @@ def _piece(block: _Block, level: int, words: frozenset[str]) -> Piece:
             texts[-1], gap = seam(texts[-1], text, words)
             length += len(texts[-1]) + len(gap)
             texts.append(gap)
-        turns.append((length, page))
+        turns.append((length, part.page))
         texts.append(text)
         length += len(text)
     turns = [turn for before, turn in pairwise(turns) if turn[1] != before[1]]
     whole = "".join(texts).replace(SOFT_HYPHEN, "-")
-    return Piece(block.kind, whole, level, block.parts[0][0], tuple(turns), ready=block.kind != "heading")
+    return Piece(block.kind, whole, level, block.parts[0].page, tuple(turns), ready=block.kind != "heading")
 
 
-def _prose(part: Sequence[Line], block: _Block, words: frozenset[str]) -> str:
-    """Unwrap the lines of one page, but for line ends that leave much of the width free, as those of an address do."""
+def _prose(part: Sequence[Line], right: float, words: frozenset[str], *, listed: bool) -> str:
+    """Unwrap lines that end at `right`, but for ends that leave much of the width free, as those of an address do."""
     left = min(line.left for line in part)
     widest = max(line.right - line.left for line in part)
     centred = len(part) > 2 and _is_centred(part)
     texts = [line.text for line in part]
-    if block.kind == "list_item" and part[0] is block.lines[0]:
+    if listed:
         texts[0] = unmarked(texts[0])
     unbroken: list[list[str]] = [[]]
     for index, (line, text) in enumerate(zip(part, texts, strict=True)):
         unbroken[-1].append(text)
         if index + 1 < len(part):
             word = 0.5 * line.size * (len(texts[index + 1].partition(" ")[0]) + 1)
-            ragged = block.right - line.right > 0.33 * (block.right - left) + word and not ends_sentence(text)
+            ragged = right - line.right > 0.33 * (right - left) + word and not ends_sentence(text)
             if ragged or (centred and line.right - line.left + word < widest):
                 unbroken.append([])
     return "\n".join(unwrap(lines, words) for lines in unbroken)
