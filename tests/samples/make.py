@@ -36,7 +36,7 @@ ships that had to wait for high water.
 Our second recommendation is to leave the lower channel alone. It is deep enough, and dredging it would endanger the \
 oyster beds near Seixal, on which forty families live.
 """
-HYPHENATED = {"certainty": ("cer-", "tainty"), "faster": ("fas-", "ter")}
+HYPHENATED = {"certainty,": ("cer-", "tainty,"), "faster": ("fas-", "ter")}
 
 
 def main() -> None:

@@ -113,13 +113,13 @@ class _Glyphs:
 
     @staticmethod
     def _turned(x: float, y: float, quarter_turns: int) -> tuple[float, float]:
-        match quarter_turns:
+        match quarter_turns:  # clockwise
             case 1:
-                return y, -x
+                return -y, x
             case 2:
                 return -x, -y
             case 3:
-                return -y, x
+                return y, -x
         return x, y
 
     def _style(self, index: int) -> _Style:

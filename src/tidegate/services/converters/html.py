@@ -71,7 +71,8 @@ def convert(text: str, *, source: str) -> Converted:
         raise BrokenDocument(source, "it cannot be read as HTML", "open it in a browser and save it again") from error
     if any("depth" in str(warning.kind) for warning in result.warnings):
         raise BrokenDocument(source, "its elements are nested over 1,000 deep, where text is lost", "save it again")
-    text = _RAISED_TEXT.sub(_lowered, result.content or "").replace(_RAISED, "")
+    text = (result.content or "").replace(2 * _RAISED, "")  # where raised text ends and begins again
+    text = _RAISED_TEXT.sub(_lowered, text).replace(_RAISED, "")
     text = _NUMBERED_PAGE.sub(f"\n\n{_PAGE_TURN}\n\n", text)
     found = list(markdown.pieces(text, source=source, guess_headings=not _HEADING.search(text)))
     return Converted(

@@ -98,13 +98,13 @@ def _without_furniture(pages: Sequence[Sequence[Segment]], body: float) -> Itera
     shown: set[str] = set()
     for number, (segments, edge) in enumerate(zip(pages, edges, strict=True), start=1):
         left_out: set[int] = set()
-        for line in edge:
+        for place, line in enumerate(edge):
             pattern = _pattern(line)
             again = seen[pattern] >= repeated and ("#" in pattern or pattern in shown)
             shown.add(pattern)
             ends = line.text.split()
-            small = line.size < 0.97 * body and len(ends) <= 10 and not ends_sentence(line.text)
-            running = small and str(number) in {ends[0], ends[-1]}
+            small = line.size < 0.97 * body and len(ends) <= 10
+            running = small and str(number) in {ends[0], ends[-1]} and (not place or not ends_sentence(line.text))
             if again or running or _PAGE_NUMBER.fullmatch(line.text):
                 left_out.update(map(id, line.segments))
         yield [segment for segment in segments if id(segment) not in left_out]

@@ -23,7 +23,7 @@ MAX_LINES = 100_000
 """Lines that are parsed: each costs up to 3 KB of tokens while it is."""
 MAX_MARKS = 5_000
 """Inline marks that are parsed in one paragraph. No author writes as many, and parsing n of them can take n² steps."""
-MAX_ALL_MARKS = 300_000
+MAX_ALL_MARKS = 100_000
 """Inline marks that are parsed in one document; the rest is read without parsing."""
 CAPTION = "\ue0ca"
 """A private character, put at the beginning of a paragraph by who knows it to be a caption."""
