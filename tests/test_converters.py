@@ -386,8 +386,8 @@ SENTENCES = st.lists(st.sampled_from(WORDS), min_size=8, max_size=40).map(
 PARAGRAPHS = st.lists(st.lists(SENTENCES, min_size=1, max_size=4).map(" ".join), min_size=1, max_size=5)
 
 
-@given(paragraphs=PARAGRAPHS, width=st.integers(50, 120))
-@settings(max_examples=60, deadline=None)
+@given(paragraphs=PARAGRAPHS, width=st.integers(60, 120))
+@settings(max_examples=50, deadline=None)
 def test_unwrapping_undoes_wrapping(paragraphs: list[str], width: int) -> None:
     wrapped = "\n\n".join(textwrap.fill(paragraph, width) for paragraph in paragraphs)
     assert [piece.text for piece in plain.convert(wrapped, source="a").pieces] == paragraphs
@@ -397,7 +397,7 @@ MARKUP = st.text("ab C.1 -*#|_`[]()<>&;:!\"'\\/=\n\t\r\f\x00\x85\u200b\ud800é\u
 
 
 @given(text=st.text(max_size=200) | MARKUP, suffix=st.sampled_from(["txt", "md", "html"]), wrap=st.booleans())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_the_text_it_is_refused_or_the_document_keeps_its_promises(text: str, suffix: str, wrap: bool) -> None:
     data = (f"<html><p>{text}</p></html>" if wrap else text).encode("utf-8", "surrogatepass")
     with contextlib.suppress(DocumentError):
@@ -405,14 +405,14 @@ def test_whatever_the_text_it_is_refused_or_the_document_keeps_its_promises(text
 
 
 @given(text=st.text() | MARKUP)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_cleaning_twice_changes_nothing_more(text: str) -> None:
     assert clean(clean(text)) == clean(text)
     assert tidy(tidy(text)) == tidy(text)
 
 
 @given(data=st.binary(max_size=300), declared=st.none() | st.sampled_from(["utf-8", "cp1252", "shift_jis", "x"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_decode_to_some_text(data: bytes, declared: str | None) -> None:
     assert isinstance(encoding.decode(data, declared=declared), str)
 

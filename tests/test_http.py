@@ -295,6 +295,7 @@ async def test_the_trace_goes_on_at_the_server() -> None:
 
 async def test_addresses_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="httpx")
     clients = http.Clients(timeout=1.0, transport=Observer())
     await get(clients, "http://api.example/?key=s3cret")
     assert "s3cret" not in caplog.text

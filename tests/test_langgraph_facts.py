@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypedDict
@@ -349,6 +350,7 @@ class Noting(InMemorySaver):
 async def test_07_in_sync_graphs_finished_branches_wait_to_become_durable() -> None:
     first_may_end, others_may_end, counts = threading.Event(), threading.Event(), []
     started = 0
+    threads = ThreadPoolExecutor()._max_workers  # of the pool that LangGraph makes, too
 
     def branch(state: Item) -> State:
         nonlocal started
@@ -357,11 +359,9 @@ async def test_07_in_sync_graphs_finished_branches_wait_to_become_durable() -> N
         return {"log": ["branch"]}
 
     def watch() -> None:
-        for may_end in (first_may_end, others_may_end):
-            before = -1
-            while before != started:  # until all threads of the pool are taken
-                before = started
-                time.sleep(0.1)
+        for may_end, taken in ((first_may_end, threads), (others_may_end, threads + 1)):
+            while started < taken:
+                time.sleep(0.005)
             counts.append(saver.saved)
             may_end.set()
 

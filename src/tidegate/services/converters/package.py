@@ -14,8 +14,8 @@ from tidegate.errors import BrokenDocument, DocumentTooLarge, EncryptedDocument
 
 MAX_DEPTH = 500
 """Elements within one another; a table in a table in a table has about 60."""
-MAX_ELEMENTS = 3_000_000
-"""Elements that are read of one part, at about 4 µs each. A thousand pages have a million."""
+MAX_ELEMENTS = 2_000_000
+"""Elements that are read of one part, at about 6 µs each. A thousand pages have a million."""
 MAX_TAG_BYTES = 8 * 1024 * 1024
 """Bytes without a `>`: expat before 2.6 reads a tag again with each megabyte that arrives."""
 
