@@ -99,6 +99,12 @@ REFUSED: dict[str, tuple[bytes, str, type[errors.DocumentError], str]] = {
         errors.BrokenDocument,
         "main part is missing",
     ),
+    "XML in no encoding": (
+        word('<?xml version="1.0" encoding="lTF-8"?>' + body(text("x"))),
+        "a.docx",
+        errors.BrokenDocument,
+        "XML is damaged",
+    ),
     "XML that stops": (word(body(text("x"))[:-20]), "a.docx", errors.BrokenDocument, "XML is damaged"),
     "an entity bomb": (
         word(f'<!DOCTYPE w [<!ENTITY a0 "ha">{ENTITIES}]>{body(text("&a9;"))}'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 from enum import Enum
 from pathlib import PurePosixPath
@@ -94,7 +95,9 @@ def detect(data: bytes, *, source: str, media_type: str | None) -> Format:
     if not data:
         raise EmptyDocument(source, "it is empty, 0 bytes", "give a document with content")
     binary = is_binary(data)
-    if data.lstrip().startswith(b"%PDF-") or (binary and b"%PDF-" in data[:1024]):  # readers skip what precedes it
+    if data[:1024].lstrip().startswith(b"%PDF-") or (
+        binary and b"%PDF-" in data[:1024]
+    ):  # readers skip what precedes it
         return Format.PDF
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip_format(data, source)
@@ -131,7 +134,7 @@ def _zip_format(data: bytes, source: str) -> Format:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, OSError, ValueError) as error:
         raise BrokenDocument(source, "it is a damaged DOCX or zip archive", "get it again, undamaged") from error
     for start, name in _ZIP_CONTENTS:
         if any(member.startswith(start) for member in names):

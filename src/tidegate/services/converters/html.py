@@ -22,7 +22,7 @@ _TABLE_TAG = re.compile(r"<(table|t[dh])\b[^<>]*\b(?:border|(?:col|row)span)\b[^
 _SPAN_COUNT = re.compile(r"\b(?:col|row)span\s{0,9}=[\s\"']{0,9}(\d{0,4})")
 _SPAN = re.compile(r"\b(?:col|row)(span\s*=)", re.IGNORECASE)
 _RAISED_TEXT = re.compile(rf"(\\?[\[(])?{_RAISED}([^{_RAISED}]{{0,200}}){_RAISED}")
-_NOTE_MARK = re.compile(r"\W*(?:\d{1,3}|[*†‡§]|[a-z])(?:,\s*\d{1,3})*\W*(?:\([^()\s]*\))?")
+_NOTE_MARK = re.compile(r"\W*(?:\d{1,3}|[*†‡§]|(?<=\[)[a-z])(?:,\s*\d{1,3})*\W*(?:\([^()\s]*\))?")
 _UNIT = re.compile(r"(?:\d|(?:^|[\s\d/])(?:[cdkmnµ]?m|ft|in|s|x))$")
 _HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 _NUMBERED_PAGE = re.compile(r"\n\n(?:page )?[-–—]?(?:\d{1,4}|[ivxl]{1,6})[-–—]?\n\n?(?:---\n|\Z)", re.IGNORECASE)

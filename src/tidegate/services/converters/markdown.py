@@ -31,6 +31,8 @@ CAPTION = "\ue0ca"
 _FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*\n((?:[^\n]{0,500}\n){0,60}?)(?:---|\.\.\.)[ \t]*\n")
 _TITLE = re.compile(r"^title:[ \t]*(.+)$", re.MULTILINE)
 _MARKS = "\\`*_<&~"
+_BRACKET = 30
+"""How many other marks an opening bracket counts for: measured, one that nothing closes takes 0.2 ms."""
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 _LINK = re.compile(r"(?<!\\)!?\[([^\[\]\n]{0,300})\]\([^()\s]{0,500}\)")
 _EMPHASIS = re.compile(r"(?<![\\\s])(?:\*{1,3}|_{2,3})(?=\W|$)|(?<!\S)(?:\*{1,3}|_{1,3})(?=\w)")
@@ -125,9 +127,7 @@ class _Reader:
 
     def _plain(self, content: str) -> tuple[str, bool]:
         """Return the text of inline Markdown, and whether all of it is bold."""
-        marks = sum(map(content.count, _MARKS)) + 10 * content.count(
-            "["
-        )  # an unmatched bracket takes ten times as long
+        marks = sum(map(content.count, _MARKS)) + _BRACKET * content.count("[")
         self._marks += marks
         if marks > MAX_MARKS or self._marks > MAX_ALL_MARKS:
             return "".join(map(_unmarked, slices(content))), False

@@ -51,13 +51,13 @@ class Package:
         content = self._read(name)
         if content is None:
             return False
-        parser = XMLParser(target=reader)  # noqa: S314 - as above
+        parser = XMLParser(target=reader)  # noqa: S314 - its one danger, a DTD, is refused by PartReader
         try:
             if _longest_tag(content) > MAX_TAG_BYTES:
                 raise _Refused("a tag of several megabytes")
             parser.feed(content)
             parser.close()
-        except (ParseError, _Refused, ValueError) as error:
+        except (ParseError, _Refused, LookupError, ValueError) as error:  # LookupError: an encoding of that name
             problem = f"its XML holds {error}" if isinstance(error, _Refused) else "its XML is damaged"
             raise BrokenDocument(self._source, problem, "open it in Word and save it again") from error
         except TooMuch as error:

@@ -74,8 +74,11 @@ def _check_streams(data: bytes, source: str, limit: int) -> None:
     while (position := data.find(b"stream", position)) >= 0:
         position += len(b"stream")
         start = position + len(data[position : position + 2]) - len(data[position : position + 2].lstrip(b"\r\n"))
-        if data[start : start + 1] != b"x" or data[position - 9 : position - 6] == b"end":
-            continue  # not packed by zlib, whose streams begin so
+        head = data[start : start + 2]
+        if data[position - 9 : position - 6] == b"end" or len(head) < 2:
+            continue
+        if head[0] & 15 != 8 or int.from_bytes(head, "big") % 31:  # no head of a zlib stream (RFC 1950, section 2.2)
+            continue
         size, start = _unpacked(data, start, min(limit, 10 * limit - total))
         total += size
         if size > limit or total > 10 * limit:

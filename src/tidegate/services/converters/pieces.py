@@ -101,12 +101,12 @@ def _title(named: str | None, blocks: list[Block], text: str, source: str) -> st
     """Prefer the document's own title, if it is no file name, to its first heading, and that to its first line."""
     title = one_line(named or "")
     if title and not _FILE_NAME.search(title.casefold()):
-        return shortened(title)
+        return _shortened(title)
     first = next((block for block in blocks if block.kind == "heading"), blocks[0])
     line = text[first.start : first.end].partition("\n")[0]
-    return shortened(line) if re.search(r"\w", line[:1000]) else PurePosixPath(source).name or source
+    return _shortened(line) if re.search(r"\w", line[:1000]) else PurePosixPath(source).name or source
 
 
-def shortened(title: str, limit: int = 150) -> str:
+def _shortened(title: str, limit: int = 150) -> str:
     """Cut a title after the last word that fits."""
-    return title if len(title) <= limit else title[:limit].rpartition(" ")[0] + " …"
+    return title if len(title) <= limit else (title[:limit].rpartition(" ")[0] or title[:limit]) + " …"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from tidegate.services.converters.lines import is_heading, marker
+from tidegate.services.converters.lines import is_heading, marker, unmarked
 from tidegate.services.converters.pieces import Piece
 
 _PREFIX = re.compile(r"[(\[]*[$£€¥₹]$|\($")
@@ -22,10 +22,10 @@ def table_pieces(rows: Sequence[Sequence[str]]) -> Iterator[Piece]:
     filled = [cells for row in rows if (cells := _filled(row))]
     if not filled:
         return
-    if all(len(cells) == 2 and marker(f"{cells[0]} x") for cells in filled):
-        for sign, text in filled:
-            yield Piece("list_item", text if marker(f"{sign} x")["bullet"] else f"{sign} {text}")  # type: ignore[index]
-    elif all(len(cells) == 1 for cells in filled) or (sum(map(len, filled[0])) > 0 and _is_layout(filled)):
+    if all(len(cells) == 2 and marker(" ".join(cells)) for cells in filled):
+        for cells in filled:
+            yield Piece("list_item", unmarked(" ".join(cells)))
+    elif all(len(cells) == 1 for cells in filled) or _is_layout(filled):
         for cells in filled:
             for cell in cells:
                 for text in cell.split("\n"):
