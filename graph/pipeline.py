@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import asyncio
+from functools import cache
+from threading import Lock
 from typing import Any, cast
 
 from langgraph.graph import END, START, StateGraph
@@ -26,6 +28,8 @@ from tidegate.nodes.summarize import summarize_step
 from tidegate.settings import Settings
 from tidegate.state import Input, Output, State
 from tidegate.telemetry.spans import traced
+
+_OPENING = Lock()
 
 
 def build_graph(services: Services, settings: Settings) -> StateGraph[State, None, Input, Output]:
@@ -69,12 +73,22 @@ def build_graph(services: Services, settings: Settings) -> StateGraph[State, Non
     return graph
 
 
-@lru_cache(maxsize=1)
-def graph() -> CompiledStateGraph[State, None, Input, Output]:
-    """Return the graph for a LangGraph server, which brings its own checkpointer and calls this for every run.
+async def graph() -> CompiledStateGraph[State, None, Input, Output]:
+    """Return the graph for a LangGraph server, which brings its own checkpointer and awaits this for every run.
 
-    Settings are those of the process; services are opened by the first step that needs them.
+    Settings are those of the process. The services are opened once, in a thread: importing a provider and checking the
+    spaCy model take seconds, and the server refuses a factory that blocks its event loop.
     """
+    return await asyncio.to_thread(_server_graph)
+
+
+def _server_graph() -> CompiledStateGraph[State, None, Input, Output]:
+    with _OPENING:  # two first runs at once share one set of circuits
+        return _opened()
+
+
+@cache
+def _opened() -> CompiledStateGraph[State, None, Input, Output]:
     from tidegate.graph.wiring import connect
 
     settings = Settings.read()

@@ -28,7 +28,6 @@ def server(tmp_path: Path) -> Iterator[httpx.Client]:
     (tmp_path / "langgraph.json").write_text(json.dumps(json.loads((ROOT / "langgraph.json").read_text())))
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "host"\nversion = "0"\n')
     environ = os.environ | {
-        "TIDEGATE_RECOGNISER": "rules",
         "TIDEGATE_CHECKPOINTS": f"sqlite:///{tmp_path}/t.db",
         "LANGSMITH_TRACING": "false",
         "LANGGRAPH_CLI_NO_ANALYTICS": "1",
@@ -53,6 +52,9 @@ def server(tmp_path: Path) -> Iterator[httpx.Client]:
 
 @pytest.mark.slow
 def test_a_langgraph_server_runs_the_graph_and_blocks_nothing(server: httpx.Client, tmp_path: Path) -> None:
+    assistants = server.post("/assistants/search", json={}).json()
+    drawn = server.get(f"/assistants/{assistants[0]['assistant_id']}/graph")
+    assert {node["id"] for node in drawn.raise_for_status().json()["nodes"]} >= {"ingest", "enrich", "conclude"}
     thread = server.post("/threads", json={}).json()["thread_id"]
     body = {"assistant_id": "tidegate", "input": {"text": TEXT, "source": "note.txt"}}
     state: dict[str, Any] = server.post(f"/threads/{thread}/runs/wait", json=body).json()
