@@ -20,6 +20,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 
 from tidegate.errors import (
+    CircuitOpen,
     DocumentMismatch,
     IncompatibleThread,
     ServiceError,
@@ -87,7 +88,7 @@ class Executions:
                 thread_id, f"belongs to another document, {str(known)[:12]}…; choose another thread ID for this one"
             )
         if snapshot is not None:
-            stored = await self._result(thread_id, snapshot)
+            stored = await self._result(thread_id, snapshot, record)
             if stored.status == "complete" or (stored.status == "degraded" and stored.retry_in != 0.0):
                 if record is None or record.status != stored.status:  # a crash came between checkpoint and registry
                     record = record or self._new_record(thread_id, cast("Input", snapshot.values))
@@ -111,7 +112,8 @@ class Executions:
             except StateInvalid as error:
                 raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
         except Exception as error:
-            await self._registry.put(replace(record, status="failed", error=_told(error)))
+            next_at = self._services.clock.now() + error.retry_in if isinstance(error, CircuitOpen) else None
+            await self._registry.put(replace(record, status="failed", error=_told(error), next_at=next_at))
             raise
         await self._registry.put(self._summed_up(record, result))
         return result
@@ -137,7 +139,7 @@ class Executions:
             after = await self._snapshot(thread_id)
             if after is None:
                 raise ThreadError(thread_id, "has no checkpoint after its execution; check the checkpointer")
-            result = await self._result(thread_id, after)
+            result = await self._result(thread_id, after, None)
             span.outcome(result.status)
         return result
 
@@ -157,12 +159,13 @@ class Executions:
         """Return how far a thread is."""
         _check_thread_id(thread_id)
         snapshot = await self._snapshot(thread_id)
-        if snapshot is not None:
-            return await self._result(thread_id, snapshot)
         record = await self._registry.get(thread_id)
+        if snapshot is not None:
+            return await self._result(thread_id, snapshot, record)
         if record is None:
             raise _not_found(thread_id)
-        return Result(thread_id=thread_id, status="unfinished", source=record.source, retry_in=0.0)
+        reason = record.error or ""
+        return Result(thread_id=thread_id, status="unfinished", source=record.source, retry_in=0.0, reason=reason)
 
     async def history(self, thread_id: str, limit: int | None) -> list[HistoryEntry]:
         """Return a thread's checkpoints, the newest first."""
@@ -185,7 +188,7 @@ class Executions:
             )
             for snapshot, older in list(zip_longest(snapshots, snapshots[1:]))[:limit]
         ]
-        if not entries:
+        if not entries and await self._registry.get(thread_id) is None:
             raise _not_found(thread_id)
         return entries
 
@@ -199,7 +202,7 @@ class Executions:
         compatibility.check(thread_id, saved.checkpoint, self._graph.nodes)
         return await self._graph.aget_state(config)
 
-    async def _result(self, thread_id: str, snapshot: StateSnapshot) -> Result:
+    async def _result(self, thread_id: str, snapshot: StateSnapshot, record: ThreadRecord | None) -> Result:
         status: Status | None = None
         if (
             snapshot.next or snapshot.tasks
@@ -209,14 +212,26 @@ class Executions:
             result = Result.of(thread_id, cast("State", snapshot.values), status=status, next_=snapshot.next)
         except StateInvalid as error:
             raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
-        return replace(result, retry_in=await self._retry_in(result))
+        reason = ""
+        if result.status == "waiting":
+            service = "summary" if "await_model" in result.next else "enrichment"
+            reason = f"{service}: {snapshot.values['routes'][service]['reason']}"
+        elif result.status == "unfinished" and record is not None:
+            reason = record.error or ""
+        failed = record is not None and record.status == "failed"
+        return replace(result, reason=reason, retry_in=await self._retry_in(result, failed=failed))
 
-    async def _retry_in(self, result: Result) -> float | None:
+    async def _retry_in(self, result: Result, *, failed: bool) -> float | None:
         """Return the seconds until resuming may bring the thread further."""
-        if result.status in ("complete", "unfinished"):
-            return 0.0 if result.status == "unfinished" else None
+        if result.status == "complete":
+            return None
         if result.status == "waiting":
             lacking = {"summary" if "await_model" in result.next else "enrichment"}
+        elif result.status == "unfinished":
+            gates = {name.removeprefix("gate_") for name in result.next if name.startswith("gate_")}
+            if not failed or not gates:
+                return 0.0
+            lacking = gates  # policy `fail` stopped it there
         else:
             lacking = {item.what for item in result.missing if item.retryable}
         circuits = {"enrichment": self._services.enrichment_circuit, "summary": self._services.model_circuit}

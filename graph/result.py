@@ -29,7 +29,8 @@ class Result:
     `complete`: nothing is missing. `degraded`: finished, `missing` says what it lacks and why. `waiting`: stopped
     before a circuit that is open, by policy `wait`. `unfinished`: stopped on the way; `next` names the steps to come.
     `revision` counts what was published, 0 before the first time. `retry_in` is the seconds after which resuming may
-    bring the thread further, 0.0 if it may now, None if there is nothing to try again.
+    bring the thread further, 0.0 if it may now, None if there is nothing to try again. `reason` says why a thread that
+    is not finished stopped where it did, empty if nobody could say, as after a kill.
     """
 
     thread_id: str
@@ -43,6 +44,7 @@ class Result:
     missing: tuple[Missing, ...] = ()
     retry_in: float | None = None
     next: tuple[str, ...] = ()
+    reason: str = ""
 
     @classmethod
     def of(cls, thread_id: str, state: State, *, status: Status | None, next_: tuple[str, ...] = ()) -> Result:
@@ -94,6 +96,7 @@ class Result:
             "missing": [item.dump() for item in self.missing],
             "retry_in": self.retry_in,
             "next": list(self.next),
+            "reason": self.reason,
         }
 
 

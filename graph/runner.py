@@ -180,7 +180,7 @@ class Pipeline:
         return await self._home.run(self._executions.inspect(thread_id))
 
     async def history(self, thread_id: str, *, limit: int | None = None) -> list[HistoryEntry]:
-        """Return a thread's checkpoints, the newest first.
+        """Return a thread's checkpoints, the newest first; none if it ended before its first one.
 
         Raises:
             ThreadNotFound: no thread has this ID.
@@ -201,9 +201,10 @@ class Pipeline:
         Raises:
             ThreadNotFound: no thread has this ID.
         """
-        newest, *before = await self.history(thread_id)
-        supersteps = [entry.next for entry in reversed(before)]
-        return visited([*supersteps, *([] if newest.next else [newest.next])], self.graph.get_graph())
+        entries = await self.history(thread_id)
+        supersteps = [entry.next for entry in reversed(entries[1:])]
+        finished = [entry.next for entry in entries[:1] if not entry.next]
+        return visited([*supersteps, *finished], self.graph.get_graph())
 
     async def take_in(self, source: Source | None = None, *, text: str | None = None, name: str | None = None) -> Input:
         """Read a document into the document store, and return the graph's input for it: for use as a subgraph.

@@ -97,6 +97,17 @@ def test_threads_show_history_and_the_path_can_be_looked_at(tidegate: Callable[.
     assert (settings["recogniser"]["value"], settings["recogniser"]["set_by"]) == ("rules", "TIDEGATE_RECOGNISER")
 
 
+def test_looking_where_no_thread_was_ever_kept_says_so_and_makes_no_file(
+    tidegate: Callable[..., Done], tmp_path: Path
+) -> None:
+    for command in ("threads", "circuits"):
+        done = tidegate(command)
+        assert (done.returncode, "tidegate.db does not exist yet" in done.stderr) == (0, True)
+    assert tidegate("show", "t").returncode == exit_code(errors.ThreadNotFound("t", ""))
+    assert tidegate("graph").stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_document_from_standard_input(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tidegate", "run", "-", "--json", "-q"],

@@ -514,6 +514,7 @@ async def test_a_memo(documents: Path) -> None:
 
 async def test_a_handbook_whose_headings_have_no_style(documents: Path) -> None:
     document = await read(documents / "handbook-1p.docx")
+    assert document.title == "CHAPTER 1 – INTRODUCTION"
     assert [text for _, text in outline(document)][-3:] == [
         "A. PURPOSE",
         "B. ROLE OF THE UNITED STATES TRUSTEE",

@@ -140,6 +140,7 @@ async def test_policy_wait_stops_the_thread_before_the_circuit_and_goes_on_once_
     world.places.down = True
     waiting = await world.executions().advance("t", await world.take_in(TEXT))
     assert (waiting.status, waiting.revision, waiting.next) == ("waiting", 0, ("await_enrichment",))
+    assert waiting.reason == "enrichment: circuit open"
     still = await world.executions().advance("t", None)
     assert still.status == "waiting"
     assert still.retry_in == pytest.approx(waiting.retry_in)
@@ -157,9 +158,22 @@ async def test_policy_fail_raises_and_leaves_the_thread_where_it_can_go_on(world
     assert caught.value.retry_in > 0
     record = await world.executions()._registry.get("t")
     assert (record.status, record.error[:12]) == ("failed", "circuit open")
+    stopped = await world.executions().inspect("t")
+    assert (stopped.status, stopped.reason) == ("unfinished", record.error)
+    assert stopped.retry_in == pytest.approx(caught.value.retry_in)
+    assert record.next_at == pytest.approx(world.clock.now() + caught.value.retry_in)
     world.clock.advance(31.0)
     world.places.down = False
     assert (await world.executions().advance("t", None)).status == "complete"
+
+
+async def test_a_thread_that_ended_before_its_first_checkpoint_has_an_empty_history(worlds: Any) -> None:
+    executions = worlds().executions()
+    await executions._registry.put(executions._new_record("t", {"document_sha256": "0" * 64}))
+    assert await executions.history("t", None) == []
+    assert (await executions.inspect("t")).status == "unfinished"
+    with pytest.raises(ThreadNotFound):
+        await executions.history("u", None)
 
 
 async def test_a_caller_can_set_the_policy_of_one_execution(worlds: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from pydantic_settings import (
 from tidegate.errors import SettingsError
 
 Policy: TypeAlias = Literal["degrade", "wait", "fail"]
+_log = logging.getLogger(__name__)
 MIB = 1024 * 1024
 _SECRET_NAME = re.compile(r"(?:^|[_-])(?:key|token|secret|password|authorization)$|apikey", re.IGNORECASE)
 _USERINFO = re.compile(r"://[^/@\s]+@")
@@ -123,13 +126,28 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: names each setting that is wrong and what it takes, without the values, which may be secrets.
         """
+        _warn_of_unknown_variables()
         try:
             return cls(**options)
         except ValidationError as error:
             wrong = [f"{_dotted(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
             raise SettingsError(f"{'; '.join(wrong)}; `tidegate settings` explains them all") from None
-        except (_SourceError, tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise SettingsError(f"tidegate.toml or a TIDEGATE_ variable cannot be read: {error}") from error
+        except _SourceError as error:
+            found = re.search(r'field "(\w+)"', str(error))
+            section = f"TIDEGATE_{found[1]}".upper() if found else "TIDEGATE_"
+            names = ", ".join(sorted(name for name in os.environ if name.upper().startswith(section)))
+            raise SettingsError(f"one of these variables cannot be read, JSON is expected: {names}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise SettingsError(f"tidegate.toml cannot be read: {error}") from error
+
+
+def _warn_of_unknown_variables() -> None:
+    for variable in sorted(os.environ):
+        name, _, rest = variable.upper().removeprefix("TIDEGATE_").partition("__")
+        if variable.upper().startswith("TIDEGATE_") and not name.startswith("TEST_"):
+            field = Settings.model_fields.get(name.lower())
+            if field is None or (rest and field.default_factory is None):
+                _log.warning("%s is no setting and is ignored; `tidegate settings` lists them all", variable)
 
 
 @dataclass(frozen=True, slots=True)

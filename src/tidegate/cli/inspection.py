@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import typer
 
+from tidegate.checkpointers import locate
 from tidegate.cli.text import result_text, table
 from tidegate.errors import SettingsError
 from tidegate.graph import drawing
@@ -27,7 +28,7 @@ def threads(options: Mapping[str, str], status: ThreadStatus | None, limit: int,
     """Print the registry."""
 
     async def work() -> None:
-        async with Pipeline.open(Settings.read(**options)) as pipeline:
+        async with Pipeline.open(_settings(options)) as pipeline:
             records = await pipeline.threads(status=status, limit=limit)
         if as_json:
             _print_json([asdict(record) for record in records])
@@ -54,7 +55,7 @@ def show(options: Mapping[str, str], thread_id: str, *, history: bool, as_json: 
     """Print one thread."""
 
     async def work() -> None:
-        async with Pipeline.open(Settings.read(**options)) as pipeline:
+        async with Pipeline.open(_settings(options)) as pipeline:
             result = await pipeline.inspect(thread_id)
             entries = await pipeline.history(thread_id) if history else []
         if as_json:
@@ -72,7 +73,8 @@ def draw(options: Mapping[str, str], thread_id: str | None, format_: Format, out
     """Draw the graph, with the path of a thread if one is given."""
 
     async def work() -> bytes:
-        async with Pipeline.open(Settings.read(**options)) as pipeline:
+        settings = Settings.read(checkpoints="memory:") if thread_id is None else _settings(options)
+        async with Pipeline.open(settings) as pipeline:
             path = None if thread_id is None else await pipeline.path(thread_id)
             return drawing.draw(pipeline.graph.get_graph(), format_, path)
 
@@ -92,7 +94,7 @@ def circuits(options: Mapping[str, str], *, as_json: bool) -> None:
     """Print every circuit."""
 
     async def work() -> None:
-        async with Pipeline.open(Settings.read(**options)) as pipeline:
+        async with Pipeline.open(_settings(options)) as pipeline:
             reports = await pipeline.circuits()
         if as_json:
             _print_json([asdict(report) for report in reports])
@@ -122,6 +124,16 @@ def settings(options: Mapping[str, str], *, as_json: bool) -> None:
     typer.echo(
         table([(row.name, row.value, row.set_by, row.description) for row in rows], ("SETTING", "VALUE", "FROM", ""))
     )
+
+
+def _settings(options: Mapping[str, str]) -> Settings:
+    """Read the settings; where no thread was ever kept, look at an empty store instead of making one."""
+    settings = Settings.read(**options)
+    path = locate(settings.checkpoints).checkpoints
+    if path is None or path.exists() or not path.parent.is_dir():
+        return settings
+    typer.echo(f"{path} does not exist yet; `tidegate run` makes it, --checkpoints names another", err=True)
+    return settings.model_copy(update={"checkpoints": "memory:"})
 
 
 def _time(seconds: float | None) -> str:

@@ -48,7 +48,8 @@ def printable(text: str) -> str:
 def _head(result: Result) -> str:
     revision = f", revision {result.revision}" if result.revision else ""
     title = printable(result.title)
-    return f"{title}\n{'=' * min(len(title), _WIDTH)}\n{result.status}{revision}"
+    why = f" ({result.reason})" if result.reason else ""
+    return f"{title}\n{'=' * min(len(title), _WIDTH)}\n{result.status}{revision}{why}"
 
 
 def _summary(result: Result) -> str:

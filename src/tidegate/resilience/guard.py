@@ -209,4 +209,6 @@ class Guard:
 
     def _over_budget(self, progress: _Progress) -> BudgetExceeded:
         problem = f"no success within {self._settings.budget:g} s, pauses included"
+        if isinstance(progress.failure, RateLimited) and progress.failure.retry_after is not None:
+            problem += f"; it asks for a pause of {progress.failure.retry_after:g} s"
         return BudgetExceeded(self.name, problem, attempts=progress.attempts)

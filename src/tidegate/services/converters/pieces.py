@@ -15,6 +15,7 @@ from tidegate.state import Block, BlockKind, Document, Page
 MAX_PIECES = 200_000
 """Blocks that a document may have. All of War and Peace has 12,000; a million of them cost a gigabyte."""
 
+_TITLE_LINES = 4
 _FILE_NAME = re.compile(r"(?:microsoft word|powerpoint) - |^untitled|\.(?:docx?|html?|indd|pages|pdf|rtf|txt|xlsx?)$")
 
 
@@ -102,9 +103,29 @@ def _title(named: str | None, blocks: list[Block], text: str, source: str) -> st
     title = one_line(named or "")
     if title and not _FILE_NAME.search(title.casefold()):
         return _shortened(title)
-    first = next((block for block in blocks if block.kind == "heading"), blocks[0])
-    line = text[first.start : first.end].partition("\n")[0]
+    first = next((index for index, block in enumerate(blocks) if block.kind == "heading"), 0)
+    line = " – ".join(_title_lines(blocks[first:], text))
     return _shortened(line) if re.search(r"\w", line[:1000]) else PurePosixPath(source).name or source
+
+
+def _title_lines(blocks: list[Block], text: str) -> list[str]:
+    """Return the first line, and the headings right below it unless it is one of level 1, a title by itself.
+
+    Forms and chapters begin so, in centred bold lines: UNITED STATES, SECURITIES AND EXCHANGE COMMISSION, FORM 10-K.
+    They end where a heading says nothing new, or heads the contents.
+    """
+    lines = [text[blocks[0].start : blocks[0].end].partition("\n")[0]]
+    if (blocks[0].kind, blocks[0].level) == ("heading", 1):
+        return lines
+    for block in blocks[1:_TITLE_LINES]:
+        line = text[block.start : block.end]
+        said = set(re.findall(r"\w+", " ".join(lines).casefold())) | {"table", "of", "contents"}
+        if (block.kind, block.level) != ("heading", blocks[0].level) or said.issuperset(
+            re.findall(r"\w+", line.casefold())
+        ):
+            break
+        lines.append(line)
+    return lines
 
 
 def _shortened(title: str, limit: int = 150) -> str:
