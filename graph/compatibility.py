@@ -1,20 +1,28 @@
-"""Can this code go on with a stored thread?"""
+"""Can this code go on with a stored thread, and what has to change in it first?"""
 
 from __future__ import annotations
 
-from collections.abc import Container
-from typing import Any
+from collections.abc import Callable, Container, Mapping
+from typing import Any, TypeAlias
 
-from langgraph.checkpoint.base import Checkpoint
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointTuple, create_checkpoint
+from langgraph.graph import StateGraph
 
 from tidegate.errors import IncompatibleThread
 from tidegate.state import SCHEMA_VERSION
+
+Migration: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+"""Channel values of one schema version -> those of the next; changes nothing in what it is given."""
+
+MIGRATIONS: Mapping[int, Migration] = {}
+"""By the version that each starts from. Threads of a version without one cannot be resumed."""
 
 _BRANCH = "branch:to:"
 
 
 def check(thread_id: str, checkpoint: Checkpoint, nodes: Container[str]) -> None:
-    """Refuse a checkpoint that waits before a step this graph does not have, or was written under another schema.
+    """Refuse a checkpoint that waits before a step this graph does not have, or whose schema cannot be migrated.
 
     LangGraph 1.2.22 would return from such a thread as if it were finished, without running the step.
 
@@ -32,8 +40,57 @@ def check(thread_id: str, checkpoint: Checkpoint, nodes: Container[str]) -> None
             "resume it with the version that started it, or register the step under its old name too",
         )
     version = values.get("schema_version", SCHEMA_VERSION)
+    while version in MIGRATIONS:
+        version += 1
     if version != SCHEMA_VERSION:
         raise IncompatibleThread(
             thread_id,
-            f"was stored under schema version {version}, this code reads {SCHEMA_VERSION}; upgrade or roll back",
+            f"was stored under schema version {values['schema_version']}, this code reads {SCHEMA_VERSION}; "
+            "upgrade or roll back",
         )
+
+
+def migrated(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the channel values in the form that this code reads."""
+    while (version := values.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
+        values = {**MIGRATIONS[version](values), "schema_version": version + 1}
+    return values
+
+
+async def migrate(saver: BaseCheckpointSaver[Any], config: RunnableConfig, saved: CheckpointTuple) -> None:
+    """Write a thread's newest checkpoint anew in the form that this code reads, after it, if it is in an older one.
+
+    What single tasks wrote after it is in the old form and stays behind: those steps run again.
+    """
+    values = migrated(saved.checkpoint["channel_values"])
+    if values is saved.checkpoint["channel_values"]:
+        return
+    old, versions = saved.checkpoint["channel_values"], saved.checkpoint["channel_versions"]
+    changed = {
+        name: saver.get_next_version(versions.get(name), None)
+        for name, value in values.items()
+        if name not in old or old[name] != value
+    }
+    step = saved.metadata.get("step", 0) + 1
+    checkpoint = create_checkpoint(saved.checkpoint, None, step)
+    checkpoint["channel_values"] = values
+    checkpoint["channel_versions"] = {**versions, **changed}
+    parent: RunnableConfig = {**config, "configurable": {**config.get("configurable", {}), **_address(saved)}}
+    await saver.aput(parent, checkpoint, {"source": "update", "step": step, "parents": {}}, changed)
+
+
+def _address(saved: CheckpointTuple) -> dict[str, str]:
+    return {"checkpoint_ns": "", "checkpoint_id": saved.checkpoint["id"]}
+
+
+def register_aliases(graph: StateGraph[Any, Any, Any, Any], aliases: Mapping[str, str]) -> None:
+    """Register steps under former names too, `{former: present}`, so that threads that wait for those go on.
+
+    A former name leads wherever the present one does; nothing new leads to it.
+    """
+    for former, present in aliases.items():
+        graph.nodes[former] = graph.nodes[present]
+        graph.branches[former].update(graph.branches[present])
+        for start, end in [*graph.edges]:
+            if start == present:
+                graph.add_edge(former, end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import uuid
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 
@@ -39,6 +41,7 @@ from tidegate.state import EXECUTION, WHEN_OPEN, Input, Output, State, hash_of
 from tidegate.store.registry import Registry, ThreadRecord, ThreadStatus
 from tidegate.telemetry import names, spans
 
+_log = logging.getLogger(__name__)
 Emit = Callable[[Event], None]
 _LONGEST_THREAD_ID = 200
 _RECURSION_LIMIT = 200  # supersteps in one execution; the gates bound their rounds long before
@@ -80,7 +83,7 @@ class Executions:
         self, thread_id: str, start: Input | None, when_open: Policy | None, emit: Emit | None, tokens: bool
     ) -> Result:
         config = _config(thread_id, when_open)
-        snapshot = await self._snapshot(thread_id)
+        snapshot = await self._snapshot(thread_id, config)
         record = await self._registry.get(thread_id)
         known = (snapshot and snapshot.values.get("document_sha256")) or (record and record.document_id)
         if start is not None and known not in (None, start.get("document_sha256")):
@@ -99,6 +102,8 @@ class Executions:
             if record is None:
                 raise _not_found(thread_id)
             start = Input(source=record.source, document_sha256=record.document_id, media_type=record.media_type)
+        if record is not None and record.fingerprint != self._fingerprint:
+            _log.info("thread %s was last run by a graph of other steps or edges", thread_id)
         record = replace(
             record or self._new_record(thread_id, start or cast("Input", snapshot.values if snapshot else {})),
             fingerprint=self._fingerprint,
@@ -192,14 +197,19 @@ class Executions:
             raise _not_found(thread_id)
         return entries
 
-    async def _snapshot(self, thread_id: str) -> StateSnapshot | None:
-        """Return the newest checkpoint's state, None if there is none; refuse one that this code cannot go on with."""
-        config = _config(thread_id)
-        saver = self._graph.checkpointer
-        saved = await cast("Any", saver).aget_tuple(config)
+    async def _snapshot(self, thread_id: str, execution: RunnableConfig | None = None) -> StateSnapshot | None:
+        """Return the newest checkpoint's state, None if there is none; refuse one that this code cannot go on with.
+
+        For an execution, whose config is given, a state of an older schema is migrated first.
+        """
+        config = execution or _config(thread_id)
+        saver = cast("BaseCheckpointSaver[Any]", self._graph.checkpointer)
+        saved = await saver.aget_tuple(config)
         if saved is None:
             return None
         compatibility.check(thread_id, saved.checkpoint, self._graph.nodes)
+        if execution is not None:
+            await compatibility.migrate(saver, execution, saved)
         return await self._graph.aget_state(config)
 
     async def _result(self, thread_id: str, snapshot: StateSnapshot, record: ThreadRecord | None) -> Result:
@@ -209,7 +219,8 @@ class Executions:
         ):  # `next` alone is empty after a kill between a task's writes and a checkpoint
             status = "waiting" if snapshot.interrupts else "unfinished"
         try:
-            result = Result.of(thread_id, cast("State", snapshot.values), status=status, next_=snapshot.next)
+            values = cast("State", compatibility.migrated(snapshot.values))
+            result = Result.of(thread_id, values, status=status, next_=snapshot.next)
         except StateInvalid as error:
             raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
         reason = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import cache
 from threading import Lock
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
+from tidegate.graph.compatibility import register_aliases
 from tidegate.graph.routing import (
     ENRICHMENT_ROUTES,
     SUMMARIZED_ROUTES,
@@ -28,6 +30,9 @@ from tidegate.nodes.summarize import summarize_step
 from tidegate.settings import Settings
 from tidegate.state import Input, Output, State
 from tidegate.telemetry.spans import traced
+
+ALIASES: Mapping[str, str] = {}
+"""Steps that were renamed, former name to present one: threads may wait for them under the former."""
 
 _OPENING = Lock()
 
@@ -70,6 +75,7 @@ def build_graph(services: Services, settings: Settings) -> StateGraph[State, Non
     graph.add_edge("summarize_extractive", "conclude")
     graph.add_edge("await_model", "gate_summary")
     graph.add_edge("conclude", END)
+    register_aliases(graph, ALIASES)
     return graph
 
 

@@ -55,10 +55,10 @@ def check(result: Result) -> None:
 
 
 def _names(said: str, name: str) -> bool:
-    """Say whether what stands in the text can be a form of the name: a word in common, or its initials."""
+    """Say whether what stands in the text can be a form of the name: a word in common, or letters of it in order."""
     words, of_name = (re.findall(r"\w+", each.casefold()) for each in (said, name))
-    letters, initials = "".join(words), iter(word[0] for word in of_name)
-    return bool(set(words) & set(of_name)) or all(letter in initials for letter in letters)  # in order: SEC
+    letters = iter("".join(of_name))
+    return bool(set(words) & set(of_name)) or all(letter in letters for letter in "".join(words))  # SEC, TMAX
 
 
 @pytest.fixture(scope="module")
