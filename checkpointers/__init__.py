@@ -3,38 +3,100 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 from tidegate.checkpointers.url import Location, locate
+from tidegate.errors import SettingsError
 
 if TYPE_CHECKING:  # each saver is imported when it is opened: LangGraph alone takes half a second
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
-__all__ = ["Location", "locate", "open_checkpointer"]
+    from tidegate.store.database import Database
+
+__all__ = ["Location", "locate", "open_checkpointer", "open_checkpointer_sync"]
 
 
 @asynccontextmanager
-async def open_checkpointer(url: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+async def open_checkpointer(
+    url: str,
+    *,
+    store: Database | None = None,
+    key: bytes | Callable[[], bytes] | None = None,
+    synchronous: Literal["FULL", "NORMAL"] = "FULL",
+) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     """Open the saver that `url` names: `sqlite:///tidegate.db`, `file:///folder` or `memory:`.
 
     The file, or the last folder of the path, is created if need be.
+
+    What follows is for SQLite. With `synchronous="FULL"` what was stored outlasts a power cut; with `"NORMAL"` it
+    outlasts a crash, and a power cut may take the last commits. `key` encrypts what is stored, with 16, 24 or 32 bytes;
+    without one, that in the variable TIDEGATE_ENCRYPTION_KEY does. `store` is the open database of that file, where its
+    owner keeps more in it: it is used as it is, and left open.
 
     Raises:
         SettingsError: no saver has this URL, or its file cannot be used; the message says what to change.
     """
     location = locate(url)
+    if location.kind == "sqlite" and store is None:
+        database = await asyncio.to_thread(_database, location, key, synchronous)
+        try:
+            await database.open()
+            yield _sqlite(database)
+        finally:
+            await database.close()
+    else:
+        yield await asyncio.to_thread(_other, location, store, key)
+
+
+@contextmanager
+def open_checkpointer_sync(
+    url: str,
+    *,
+    store: Database | None = None,
+    key: bytes | Callable[[], bytes] | None = None,
+    synchronous: Literal["FULL", "NORMAL"] = "FULL",
+) -> Iterator[BaseCheckpointSaver[Any]]:
+    """Do what `open_checkpointer` does for blocking code. An event loop may use the saver all the same."""
+    location = locate(url)
+    if location.kind == "sqlite" and store is None:
+        database = _database(location, key, synchronous)
+        try:
+            database.open_sync()
+            yield _sqlite(database)
+        finally:
+            database.close_sync()
+    else:
+        yield _other(location, store, key)
+
+
+def _database(
+    location: Location, key: bytes | Callable[[], bytes] | None, synchronous: Literal["FULL", "NORMAL"]
+) -> Database:
+    from tidegate.store.opening import store_at
+
+    return store_at(location.store, key=key, synchronous=synchronous)
+
+
+def _sqlite(database: Database) -> BaseCheckpointSaver[Any]:
+    from tidegate.checkpointers.sqlite import SqliteSaver
+
+    return SqliteSaver(database)
+
+
+def _other(
+    location: Location, store: Database | None, key: bytes | Callable[[], bytes] | None
+) -> BaseCheckpointSaver[Any]:
+    if location.kind == "sqlite" and store is not None:
+        return _sqlite(store)
     if location.checkpoints is None:
         from tidegate.checkpointers.memory import MemorySaver
 
-        yield MemorySaver()
-    elif location.kind == "file":
-        from tidegate.checkpointers.json_file import JsonFileSaver
+        return MemorySaver()
+    if key is not None or (store is not None and store.codec.encrypts) or os.environ.get("TIDEGATE_ENCRYPTION_KEY"):
+        raise SettingsError("checkpoints as JSON files are not encrypted; use sqlite:///FILE, or take the key away")
+    from tidegate.checkpointers.json_file import JsonFileSaver
 
-        yield await asyncio.to_thread(JsonFileSaver, location.checkpoints)
-    else:
-        from tidegate.checkpointers.sqlite import SqliteSaver
-
-        async with SqliteSaver.open(location.checkpoints) as saver:
-            yield saver
+    return JsonFileSaver(location.checkpoints)

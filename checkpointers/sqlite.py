@@ -2,110 +2,103 @@
 
 from __future__ import annotations
 
-import asyncio
+import random
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
-import aiosqlite
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    get_checkpoint_id,
+    get_checkpoint_metadata,
+)
 
-from tidegate.checkpointers.saving import StrictSerializer, put_span, serialized_bytes, uninterrupted
-from tidegate.errors import CheckpointDamaged, SettingsError
+from tidegate.checkpointers import sqlite_import, sqlite_listing, sqlite_retention, sqlite_rows
+from tidegate.checkpointers.saving import StrictSerializer, put_span
+from tidegate.checkpointers.sqlite_rows import Address
+from tidegate.errors import CheckpointDamaged, StoreDamaged, ThreadError
+from tidegate.store.database import Database
 
-BUSY_TIMEOUT = 30.0
-"""Seconds that a transaction waits for another process to finish its own."""
-
-_TRIES = 600
+_Result = TypeVar("_Result")
 
 
-class SqliteSaver(AsyncSqliteSaver):
-    """LangGraph's SQLite saver, strict about types, with spans, and safe to cancel and to read while listing."""
+class SqliteSaver(BaseCheckpointSaver[Any]):
+    """Threads in a `Database` of the schema `tidegate.store.schema.STORE`, which its owner opens and closes.
 
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, path: Path) -> AsyncIterator[Self]:
-        """Open the file, creating it if need be.
+    Each value is stored once, however many versions, checkpoints and threads hold it. What is stored is durable when a
+    method returns, as far as the database's `synchronous` says. A cancelled write is whole or not there, and none lands
+    after its caller was cancelled. The methods without `a` block their thread, and may be called from any but one that
+    runs an event loop. An encrypted file keeps names, times and metadata in plain text: see `STORE`.
+
+    Every method raises `StoreError` where the disk or the file fails, and then changed nothing.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(serde=StrictSerializer())
+        self.database = database
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        """Return a whole number, or in a thread that another saver began, text as that saver makes it."""
+        if not isinstance(current, str):
+            return super().get_next_version(current, channel)
+        return f"{int(current.partition('.')[0]) + 1:032}.{random.random():016}"  # noqa: S311 - tells forks apart
+
+    # reading
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that `config` names, or the newest of its thread and namespace; None if there is none.
 
         Raises:
-            SettingsError: the folder is missing, the file cannot be written, or it is not a database.
+            CheckpointDamaged: it cannot be read.
         """
-        if not await asyncio.to_thread(_has_folder, path):
-            raise SettingsError(f"cannot open {path}: its folder does not exist; create it or name another")
-        connection = aiosqlite.connect(path, timeout=BUSY_TIMEOUT)
-        try:
-            await connection
-        except sqlite3.Error as error:
-            raise SettingsError(f"cannot open {path}: {error}; check its permissions or name another file") from error
-        try:
-            saver = cls(connection, serde=StrictSerializer())
-            try:
-                await _make_wal(connection)
-                await connection.execute("PRAGMA synchronous = FULL")
-                await saver.setup()
-                await connection.execute("BEGIN IMMEDIATE")
-                await connection.execute("PRAGMA user_version = 1")  # fails here, not mid-run, if it cannot be written
-                await connection.rollback()
-            except sqlite3.Error as error:
-                way_out = "make it writable, move it away or name another file"
-                raise SettingsError(f"cannot use {path}: {error}; {way_out}") from error
-            yield saver
-        finally:
-            await connection.close()
+        with _Telling(config):
+            return self.database.read_sync(self._getting(config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Return the checkpoint that `config` names, or the newest of its thread.
+        """As `get_tuple`."""
+        with _Telling(config):
+            return await self.database.read(self._getting(config))
+
+    def _getting(self, config: RunnableConfig) -> Callable[[sqlite3.Connection], CheckpointTuple | None]:
+        thread_id, checkpoint_ns, checkpoint_id = _place(config)
+
+        def get(connection: sqlite3.Connection) -> CheckpointTuple | None:
+            row = sqlite_rows.find(connection, thread_id, checkpoint_ns, checkpoint_id)
+            return None if row is None else self._load(connection, [row])[0]
+
+        return get
+
+    def _load(self, connection: sqlite3.Connection, rows: Sequence[sqlite_rows.Row]) -> list[CheckpointTuple]:
+        return sqlite_rows.load(connection, rows, self.database.codec, self.serde, self.database.path)
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - LangGraph's name for it
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """List checkpoints, newest first.
+
+        They are read a page at a time, so that the caller may write, and stop, as it likes: one that is stored
+        meanwhile is not listed, one that is deleted may be.
 
         Raises:
-            CheckpointDamaged: its bytes cannot be read.
+            CheckpointDamaged: when the page that it is on is read. `before` it, the listing can be taken up again.
         """
-        try:
-            return await super().aget_tuple(config)
-        except sqlite3.OperationalError:
-            raise
-        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
-            thread_id = str(config.get("configurable", {}).get("thread_id"))
-            problem = f"has a checkpoint that cannot be read ({type(error).__name__}); restore the file from a copy"
-            raise CheckpointDamaged(thread_id, problem) from error
-
-    async def aput(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        """Store a checkpoint."""
-        with put_span(config, checkpoint, metadata) as span:
-            stored, size = await uninterrupted(self._put(config, checkpoint, metadata, new_versions))
-            span.size(size)
-        return stored
-
-    async def _put(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> tuple[RunnableConfig, int]:
-        before = serialized_bytes()
-        stored = await super().aput(config, checkpoint, metadata, new_versions)
-        return stored, serialized_bytes() - before
-
-    async def aput_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        """Store what a task wrote."""
-        await uninterrupted(super().aput_writes(config, writes, task_id, task_path))
-
-    async def adelete_thread(self, thread_id: str) -> None:
-        """Delete a thread."""
-        await self.setup()
-        await uninterrupted(super().adelete_thread(thread_id))
+        listing = sqlite_listing.Listing(config, filter, before, limit)
+        while listing.goes_on:
+            with _Telling(config):
+                page = self.database.read_sync(self._paging(listing))
+            yield from page
 
     async def alist(
         self,
@@ -115,25 +108,268 @@ class SqliteSaver(AsyncSqliteSaver):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """List checkpoints, newest first."""
-        # The saver's lock is held while its generator is suspended: a reader inside the loop waits for ever (#8558).
-        found = [each async for each in super().alist(config, filter=filter, before=before, limit=limit)]
-        for each in found:
-            yield each
+        """As `list`."""
+        listing = sqlite_listing.Listing(config, filter, before, limit)
+        while listing.goes_on:
+            with _Telling(config):
+                page = await self.database.read(self._paging(listing))
+            for each in page:
+                yield each
+
+    def _paging(self, listing: sqlite_listing.Listing) -> Callable[[sqlite3.Connection], Sequence[CheckpointTuple]]:
+        return lambda connection: self._load(connection, listing.page(connection))
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return what was written to each of these channels since the last checkpoint that holds its value.
+
+        Raises:
+            CheckpointDamaged: one of the checkpoints cannot be read.
+        """
+        with _Telling(config):
+            return self.database.read_sync(self._tracing(config, channels))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As `get_delta_channel_history`."""
+        with _Telling(config):
+            return await self.database.read(self._tracing(config, channels))
+
+    def _tracing(
+        self, config: RunnableConfig, channels: Sequence[str]
+    ) -> Callable[[sqlite3.Connection], Mapping[str, DeltaChannelHistory]]:
+        thread_id, checkpoint_ns, checkpoint_id = _place(config)
+        codec, path = self.database.codec, self.database.path
+
+        def trace(connection: sqlite3.Connection) -> Mapping[str, DeltaChannelHistory]:
+            row = sqlite_rows.find(connection, thread_id, checkpoint_ns, checkpoint_id)
+            if row is None:
+                return {channel: {"writes": []} for channel in channels}
+            return sqlite_rows.delta_history(connection, row, channels, codec, self.serde, path)
+
+        return trace
+
+    # writing
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint."""
+        with put_span(config, checkpoint, metadata) as span:
+            made = self._serialize(config, checkpoint, metadata)
+            self.database.write_sync(self._fenced(config, self._putting(made)))
+            span.size(made.size)
+        return made.at.config()
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """As `put`."""
+        with put_span(config, checkpoint, metadata) as span:
+            made = self._serialize(config, checkpoint, metadata)
+            await self.database.write(self._fenced(config, self._putting(made)), settle=True)
+            span.size(made.size)
+        return made.at.config()
+
+    def _serialize(
+        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
+    ) -> sqlite_rows.Serialized:
+        thread_id, checkpoint_ns, parent_id = _place(config)
+        at = Address(thread_id, checkpoint_ns, checkpoint["id"])
+        return sqlite_rows.serialize(at, parent_id, checkpoint, get_checkpoint_metadata(config, metadata), self.serde)
+
+    def _putting(self, made: sqlite_rows.Serialized) -> Callable[[sqlite3.Connection], None]:
+        return lambda connection: sqlite_rows.put(connection, made, self.database.codec)
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store what a task wrote, all of it or nothing."""
+        self.database.write_sync(self._fenced(config, self._writing(config, writes, task_id, task_path)))
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """As `put_writes`."""
+        work = self._fenced(config, self._writing(config, writes, task_id, task_path))
+        await self.database.write(work, settle=True)
+
+    def _writing(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> Callable[[sqlite3.Connection], None]:
+        thread_id, checkpoint_ns, checkpoint_id = _place(config)
+        at = Address(thread_id, checkpoint_ns, str(checkpoint_id))
+        serialized = sqlite_rows.serialize_writes(writes, self.serde)
+        codec = self.database.codec
+
+        def write(connection: sqlite3.Connection) -> None:
+            if serialized:
+                sqlite_rows.put_writes(connection, at, serialized, task_id, task_path, codec)
+
+        return write
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread to an ID that has none; a source that does not exist is nothing.
+
+        Raises:
+            ThreadError: there is a thread under the target ID.
+        """
+        self.database.write_sync(self._copying(source_thread_id, target_thread_id))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """As `copy_thread`."""
+        await self.database.write(self._copying(source_thread_id, target_thread_id), settle=True)
+
+    def _copying(self, source: str, target: str) -> Callable[[sqlite3.Connection], None]:
+        def copy(connection: sqlite3.Connection) -> None:
+            if not sqlite_rows.has_thread(connection, str(source)):
+                return
+            if sqlite_rows.has_thread(connection, str(target)):
+                raise ThreadError(str(target), "exists already; delete it, or copy to another ID")
+            sqlite_rows.copy(connection, str(source), str(target))
+
+        return self._fenced(_thread(target), copy)
+
+    # removing: in one transaction a thread, so that others can write in between
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete a thread."""
+        self.database.write_sync(self._pruning(thread_id, sqlite_retention.NOTHING))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """As `delete_thread`."""
+        await self.database.write(self._pruning(thread_id, sqlite_retention.NOTHING), settle=True)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints that these runs made."""
+        self.database.write_sync(lambda connection: sqlite_retention.remove_runs(connection, run_ids))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """As `delete_for_runs`."""
+        await self.database.write(lambda connection: sqlite_retention.remove_runs(connection, run_ids), settle=True)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Keep only what a thread needs to go on and what it published (`keep_latest`), or nothing (`delete`).
+
+        Kept are, in every namespace, the newest checkpoint with what tasks wrote on it; of every revision the
+        checkpoint that published it and the last one; and the earlier ones that a kept one's delta channels are built
+        on.
+
+        Raises:
+            CheckpointDamaged: a checkpoint that is to be kept cannot be read. Its thread is left as it is.
+        """
+        keep = sqlite_retention.strategy(strategy)
+        for thread_id in thread_ids:
+            self.database.write_sync(self._pruning(thread_id, keep))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """As `prune`."""
+        keep = sqlite_retention.strategy(strategy)
+        for thread_id in thread_ids:
+            await self.database.write(self._pruning(thread_id, keep), settle=True)
+
+    def keep_last(self, n: int, thread_ids: Sequence[str] | None = None) -> None:
+        """Keep the newest `n` checkpoints of every namespace, and what `prune` keeps; of all threads, or of these."""
+        keep = sqlite_retention.newest(n)
+        for thread_id in self.database.read_sync(sqlite_retention.threads) if thread_ids is None else thread_ids:
+            self.database.write_sync(self._pruning(thread_id, keep))
+
+    async def akeep_last(self, n: int, thread_ids: Sequence[str] | None = None) -> None:
+        """As `keep_last`."""
+        keep = sqlite_retention.newest(n)
+        for thread_id in await self.database.read(sqlite_retention.threads) if thread_ids is None else thread_ids:
+            await self.database.write(self._pruning(thread_id, keep), settle=True)
+
+    def prune_older_than(self, seconds: float) -> None:
+        """Delete the checkpoints that were stored longer ago than this, but not what `prune` keeps.
+
+        Every thread can thus be resumed and shows its results, however old it is; `delete_thread` removes one.
+        """
+        keep = sqlite_retention.younger(seconds)
+        for thread_id in self.database.read_sync(sqlite_retention.threads):
+            self.database.write_sync(self._pruning(thread_id, keep))
+
+    async def aprune_older_than(self, seconds: float) -> None:
+        """As `prune_older_than`."""
+        keep = sqlite_retention.younger(seconds)
+        for thread_id in await self.database.read(sqlite_retention.threads):
+            await self.database.write(self._pruning(thread_id, keep), settle=True)
+
+    def _pruning(self, thread_id: str, keep: sqlite_retention.Keep) -> Callable[[sqlite3.Connection], None]:
+        codec, path = self.database.codec, self.database.path
+
+        def prune(connection: sqlite3.Connection) -> None:
+            sqlite_retention.prune(connection, str(thread_id), keep, codec, self.serde, path)
+
+        return self._fenced(_thread(thread_id), prune)
+
+    # taking over
+
+    def import_from(self, path: str | Path) -> int:
+        """Take over every thread of a database of `langgraph-checkpoint-sqlite`, and return how many were new to it.
+
+        That file is only read. Checkpoints that are here already stay as they are, so a second time changes nothing. It
+        may be interrupted and done again.
+
+        Raises:
+            SettingsError: it is no such database, or cannot be read; or it is encrypted with another key.
+        """
+        source = sqlite_import.Source(path, self.database.codec)
+        return sum(self.database.write_sync(work) for work in source.works())
+
+    async def aimport_from(self, path: str | Path) -> int:
+        """As `import_from`."""
+        source = sqlite_import.Source(path, self.database.codec)
+        return sum([await self.database.write(work, settle=True) for work in source.works()])
+
+    # the lease
+
+    def _fenced(
+        self, config: RunnableConfig, work: Callable[[sqlite3.Connection], _Result]
+    ) -> Callable[[sqlite3.Connection], _Result]:
+        def fenced(connection: sqlite3.Connection) -> _Result:
+            self._fence(connection, config)
+            return work(connection)
+
+        return fenced
+
+    def _fence(self, connection: sqlite3.Connection, config: RunnableConfig) -> None:
+        """Check the lease that `config` carries, in the transaction that writes: here is where leases come in."""
 
 
-async def _make_wal(connection: aiosqlite.Connection) -> None:
-    # SQLite does not wait here while another process makes the same file: the busy timeout does not count for this.
-    for _ in range(_TRIES):
-        try:
-            await connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
-            await asyncio.sleep(BUSY_TIMEOUT / _TRIES)
-        else:
-            return
+class _Telling:
+    """Tells damage to the file as damage to the thread that was asked for, if it was one."""
+
+    def __init__(self, config: RunnableConfig | None) -> None:
+        self._config = config
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, StoreDamaged) and self._config is not None:
+            problem = f"has a checkpoint that cannot be read: {error}"
+            raise CheckpointDamaged(str(_configurable(self._config)["thread_id"]), problem) from error
 
 
-def _has_folder(path: Path) -> bool:
-    return path.absolute().parent.is_dir()
+def _configurable(config: RunnableConfig) -> dict[str, Any]:
+    return config.get("configurable", {})
+
+
+def _place(config: RunnableConfig) -> tuple[str, str, str | None]:
+    """Return thread, namespace and checkpoint ID."""
+    found = _configurable(config)
+    return str(found["thread_id"]), str(found.get("checkpoint_ns") or ""), get_checkpoint_id(config)
+
+
+def _thread(thread_id: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": str(thread_id)}}

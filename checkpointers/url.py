@@ -13,10 +13,10 @@ OFFERED = "sqlite:///FILE, file:///FOLDER or memory: (three slashes are relative
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where threads live, and the databases beside them.
+    """Where threads live, and the databases with them.
 
     `checkpoints` is a file for sqlite, a folder for file, None for memory. `store` and `live` are for
-    `tidegate.store.database.Database`: paths, or `:memory:`.
+    `tidegate.store.database.Database`: paths, or `:memory:`. For sqlite, `store` is the file of the checkpoints.
     """
 
     kind: Literal["sqlite", "file", "memory"]
@@ -47,8 +47,4 @@ def locate(url: str) -> Location:
         return Location("file", path, str(path / "store.db"), str(path / "live.db"))
     if path.name == ":memory:":
         raise SettingsError("for checkpoints in memory use memory:")
-    return Location("sqlite", path, str(_beside(path, "store")), str(_beside(path, "live")))
-
-
-def _beside(path: Path, what: str) -> Path:
-    return path.with_name(f"{path.stem}-{what}{path.suffix}")
+    return Location("sqlite", path, str(path), str(path.with_name(f"{path.stem}-live{path.suffix}")))

@@ -72,7 +72,7 @@ class Pipeline:
         """
         settings = settings or Settings.read()
         services = wire(settings, model=model, recogniser=recogniser, enricher=enricher, clock=clock)
-        async with open_checkpointer(settings.checkpoints) as saver, services as wired:
+        async with services as wired, open_checkpointer(settings.checkpoints, store=wired.store) as saver:
             yield cls(wired, saver, settings)
 
     @classmethod

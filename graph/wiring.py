@@ -27,8 +27,8 @@ from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
 from tidegate.store.live import LiveDatabase
+from tidegate.store.opening import store_at
 from tidegate.store.registry import Registry
-from tidegate.store.schema import STORE
 from tidegate.telemetry import events
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ Source: TypeAlias = str | PathLike[str] | bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wired:
-    """The services, and what is kept beside the checkpoints. Nothing is opened before its first use."""
+    """The services, and what is kept with the checkpoints. Nothing is opened before its first use."""
 
     services: Services
     documents: Documents
@@ -87,7 +87,8 @@ def connect(
     """
     clock = clock or SystemClock()
     location = locate(settings.checkpoints)
-    store = Database(location.store, STORE, clock=clock)
+    key = settings.encryption_key
+    store = store_at(location.store, key=None if key is None else key.get_secret_value().encode(), clock=clock)
     live = LiveDatabase(location.live, clock=clock)
     circuits: Circuits = MemoryCircuits(clock) if location.kind == "memory" else SqliteCircuits(live)
     enrichment_circuit = _breaker("enrichment", settings.enrichment, circuits, clock)

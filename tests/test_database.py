@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.errors import SettingsError
+from tidegate.errors import SettingsError, StoreError
+from tidegate.store.connection import APPLICATION_ID
 from tidegate.store.database import Database
 from tidegate.testing import ManualClock
 
@@ -65,13 +66,13 @@ def test_nothing_is_opened_before_the_first_use(file: Path) -> None:
 
 
 async def test_the_file_is_in_wal_mode_and_as_durable_as_asked(database: Database, tmp_path: Path) -> None:
-    assert [await database.read(pragma(name)) for name in ("journal_mode", "synchronous", "foreign_keys")] == [
+    assert [await database.write(pragma(name)) for name in ("journal_mode", "synchronous", "foreign_keys")] == [
         "wal",
         2,
         1,
     ]
     live = Database(tmp_path / "live.db", [FIRST], synchronous="NORMAL")
-    assert await live.read(pragma("synchronous")) == 1
+    assert await live.write(pragma("synchronous")) == 1
     await live.close()
 
 
@@ -114,7 +115,7 @@ async def test_a_full_disk_is_reported_as_one(database: Database) -> None:
         for value in range(100_000):
             insert(value)(connection)
 
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(StoreError, match="no space left on its disk .*; free some and try again"):
         await database.write(fill)
     await database.write(insert(7))
     assert await database.read(values) == [7]
@@ -138,7 +139,7 @@ async def test_a_cancelled_writer_whose_turn_had_come_is_carried_out(database: D
         isinstance(e, asyncio.CancelledError) for e in await asyncio.gather(writing, queued, return_exceptions=True)
     )
     go_on.set()
-    assert await database.read(values) == [1, 2]  # whole; and the one that waited for its turn is undone
+    assert await database.write(values) == [1, 2]  # whole; and the one that waited for its turn is undone
 
 
 async def test_what_was_submitted_is_done_in_order_without_waiting(database: Database) -> None:
@@ -226,7 +227,7 @@ async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_named_and_left_alone(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     database = Database(file, [FIRST])
-    with pytest.raises(SettingsError, match=r"cannot use .*test\.db: .*; move it away or name another file"):
+    with pytest.raises(SettingsError, match=r"cannot use .*test\.db: .*, move it away or name another file"):
         asyncio.run(database.open())
     asyncio.run(database.close())
     assert file.read_bytes() == content
@@ -301,6 +302,7 @@ async def test_a_process_killed_in_a_transaction_leaves_nothing_and_blocks_nobod
 
 async def test_opening_a_new_file_waits_for_whoever_is_making_it(file: Path) -> None:
     with closing(sqlite3.connect(file, isolation_level=None)) as maker:
+        maker.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         maker.execute("CREATE TABLE made (value)")
         maker.execute("BEGIN IMMEDIATE")  # while this lasts, SQLite refuses WAL mode without waiting
         database = Database(file, [FIRST])

@@ -16,6 +16,8 @@ TidegateError
 │   ├── DocumentMismatch          the thread ID belongs to another document
 │   ├── IncompatibleThread        its stored state does not fit this code
 │   └── CheckpointDamaged         its stored state cannot be read
+├── StoreError                  look at the disk, or at the file that things are kept in
+│   └── StoreDamaged              restore the file from a copy
 ├── WrongThread                 call from another thread or event loop, as the message says
 ├── StateInvalid                stored state does not fit this code; a thread's becomes IncompatibleThread
 └── ServiceError                what a call to a service came to
@@ -123,6 +125,24 @@ class IncompatibleThread(ThreadError):
 
 class CheckpointDamaged(ThreadError):
     """A stored checkpoint cannot be read."""
+
+
+class StoreError(TidegateError):
+    """A database cannot be read or written now; what was stored before is not touched."""
+
+    def __init__(self, path: str, problem: str, way_out: str) -> None:
+        """Name the file, what is wrong, and what its owner can do."""
+        super().__init__(f"{path}: {problem}; {way_out}")
+        self.path = path
+        self.problem = problem
+        self.way_out = way_out
+
+    def __reduce__(self) -> tuple[type[StoreError], tuple[str, str, str]]:
+        return type(self), (self.path, self.problem, self.way_out)
+
+
+class StoreDamaged(StoreError):
+    """A part of a database cannot be read; the rest of it can."""
 
 
 class WrongThread(TidegateError):

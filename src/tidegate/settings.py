@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     checkpoints: str = Field(
         default="sqlite:///tidegate.db", description="where threads live: sqlite:///FILE, file:///FOLDER or memory:"
     )
+    encryption_key: SecretStr | None = Field(
+        default=None, description="sqlite: encrypts what is stored; 16, 24 or 32 bytes"
+    )
     model: str | None = Field(
         default=None, description="the chat model as provider:name; without one, summaries are extractive"
     )

@@ -18,7 +18,7 @@ BASE = {each.value for each in BASE_CAPABILITIES}
 
 @pytest.mark.parametrize(
     ("url", "capabilities"),
-    [("memory:", BASE), ("sqlite:///{folder}/tidegate.db", BASE), ("file:///{folder}/threads", ALL)],
+    [("memory:", BASE), ("sqlite:///{folder}/tidegate.db", ALL), ("file:///{folder}/threads", ALL)],
 )
 async def test_a_saver_conforms(url: str, capabilities: set[str], tmp_path: Path) -> None:
     count = 0

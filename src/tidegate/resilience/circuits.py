@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
-from tidegate.errors import SettingsError, TidegateError
+from tidegate.errors import SettingsError, StoreError, TidegateError
 from tidegate.store.clock import Clock
 from tidegate.store.database import Database
 
@@ -315,7 +315,7 @@ class SqliteCircuits:
             return await work
         except SettingsError as error:  # which names the file, as it could not be opened
             raise CircuitsUnavailable(str(error)) from error
-        except (sqlite3.Error, RuntimeError) as error:  # RuntimeError: the database was closed
+        except (StoreError, sqlite3.Error, RuntimeError) as error:  # RuntimeError: the database was closed
             raise CircuitsUnavailable(f"cannot use {self._database.path}: {error}") from error
 
 

@@ -1,154 +1,366 @@
-"""One SQLite file, one connection, one thread that owns it."""
+"""One SQLite file: a thread that writes what is waiting in one transaction, and connections that read meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
-import time
-from collections.abc import Callable, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
-from tidegate.errors import SettingsError
+from tidegate.store import connection as connections
 from tidegate.store.clock import Clock, SystemClock
+from tidegate.store.codec import Codec
+from tidegate.store.connection import BUSY_TIMEOUT, WAL_LIMIT
+
+__all__ = ["BUSY_TIMEOUT", "Database", "Synchronous"]
 
 _Result = TypeVar("_Result")
+Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 
-BUSY_TIMEOUT = 30.0
-"""Seconds that a transaction waits for another process to finish its own."""
+_GROUP = 256
+"""Operations in one transaction at most, which bounds what a failing commit takes with it."""
+
+_READERS = 4
+
+
+class _Operation:
+    """A piece of work that waits for its turn, and whoever waits for it: on an event loop, or in a thread."""
+
+    __slots__ = ("after", "future", "loop", "over", "work")
+
+    def __init__(
+        self,
+        work: Callable[[sqlite3.Connection], Any],
+        future: asyncio.Future[Any] | Future[Any],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.work = work
+        self.future = future
+        self.loop = loop
+        self.over = False
+        self.after: asyncio.Future[None] | None = None
+
+    def settle(self, result: Any, error: BaseException | None) -> None:
+        """Tell the caller; on its own loop, if it has one."""
+        self.over = True
+        if self.after is not None and not self.after.done():
+            self.after.set_result(None)
+        if self.future.done():  # cancelled
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
 
 
 class Database:
     """A SQLite file in WAL mode, safe to use from any event loop and any thread, and by several processes.
 
+    Writes are grouped: whatever waits when the writer is free goes into one transaction, so that one fsync serves all
+    of it. Every caller waits until its own write is durable, and the failure of one undoes that one alone.
+
+    `synchronous` is `FULL`, a write that returned outlasts a power cut; or `NORMAL`, it outlasts a crash of the process
+    but a power cut may take the last ones, without damaging the file.
+
     SQL reads the time of the injected clock as `tidegate_now()`, seconds since 1970, and as `tidegate_ticks()`, seconds
     that only grow and that are the same for all processes until the machine restarts.
     """
+
+    _busy_timeout = BUSY_TIMEOUT
+    _reads_in_turn = False  # where what was submitted must be seen by who reads next, at the price of waiting for it
 
     def __init__(
         self,
         path: str | Path,
         migrations: Sequence[str],
         *,
-        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        synchronous: Synchronous = "FULL",
         clock: Clock | None = None,
+        codec: Codec | None = None,
     ) -> None:
         """Name the file, which is opened by the first use or by `open()`: building a graph costs no I/O.
 
-        `path` may be `:memory:`. `migrations` is the schema's history: each script leads to the next version.
+        `path` may be `:memory:`. `migrations` is the schema's history: each script leads to the next version. `codec`
+        packs values; one with a key encrypts them.
         """
         self.path = str(path)
+        self.codec = codec or Codec()
         self._migrations = migrations
-        self._synchronous = synchronous
+        self._synchronous: Synchronous = synchronous
         self._clock = clock or SystemClock()
+        self._reads_in_turn = self._reads_in_turn or self.path == ":memory:"
         self._connection: sqlite3.Connection | None = None
+        self._wal_allowed = WAL_LIMIT
         self._closing: Future[None] | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"tidegate {Path(self.path).name}")
+        self._lock = threading.Lock()
+        self._waiting: deque[_Operation] = deque()
+        self._writing = False
+        self._idle_readers: list[sqlite3.Connection] = []
+        name = f"tidegate {Path(self.path).name}"
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix=f"{name} reader")
+
+    # opening and closing
 
     async def open(self) -> None:
         """Open the file now, creating it if need be, and bring its schema up to date.
 
         Raises:
-            SettingsError: the folder is missing, the file cannot be written, is not a database, or is from newer code.
-                `read` and `write` raise it too when they are the first use.
+            SettingsError: the folder is missing, the file cannot be written, is not a database or not Tidegate's, is
+                from newer code, or has another key. `read` and `write` raise it too when they are the first use.
         """
-        await asyncio.wrap_future(self._thread.submit(self._connected))
+        await asyncio.wrap_future(self._writer.submit(self._connected))
+
+    def open_sync(self) -> None:
+        """Do what `open` does, blocking this thread."""
+        self._writer.submit(self._connected).result()
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = self._open()
+            connection = self._open()
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
 
     def _open(self) -> sqlite3.Connection:
-        if self.path != ":memory:" and not Path(self.path).absolute().parent.is_dir():
-            raise SettingsError(f"cannot open {self.path}: its folder does not exist; create it or name another")
-        try:
-            connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
-        except sqlite3.Error as error:
-            raise SettingsError(f"cannot open {self.path}: {error}; check permissions or name another file") from error
-        try:
-            connection.create_function("tidegate_now", 0, self._clock.now)
-            connection.create_function("tidegate_ticks", 0, self._clock.monotonic)
-            _write_ahead(connection)
-            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            connection.execute("PRAGMA foreign_keys = ON")
-            self._migrate(connection)
-        except sqlite3.Error as error:
-            connection.close()
-            raise SettingsError(f"cannot use {self.path}: {error}; move it away or name another file") from error
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return connections.connect_writer(self.path, self._migrations, self._synchronous, self._clock)
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        if _version(connection) == len(self._migrations):
-            return  # without waiting for whoever writes
-        connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at once
-        version = _version(connection)
-        if version > len(self._migrations):
-            raise SettingsError(
-                f"{self.path} has schema version {version}, this code knows {len(self._migrations)}; upgrade tidegate"
-            )
-        for script in self._migrations[version:]:
-            for statement in script.split(";"):
-                if statement.strip():
-                    connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
-        connection.execute("COMMIT")
-
-    def _transaction(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        connection = self._connected()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            result = work(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # SQLite has ended it already after some errors, a full disk for one
-                connection.execute("ROLLBACK")
-            raise
-        return result
-
-    async def write(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Run `work` in one transaction, durable when this returns; a cancelled caller leaves it whole or undone."""
-        return await asyncio.wrap_future(self.submit(work))
-
-    def submit(self, work: Callable[[sqlite3.Connection], _Result]) -> Future[_Result]:
-        """Queue what `write` does and return at once: for callers that cannot wait, as one that was cancelled."""
-        return self._thread.submit(self._transaction, work)
-
-    async def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Run `work`, which must not write, outside a transaction."""
-        return await asyncio.wrap_future(self._thread.submit(lambda: work(self._connected())))
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'encryption'").fetchone():
+            self.codec.open(connection, self.path)
 
     async def close(self) -> None:
         """Finish what was begun and close the file, even if the caller is cancelled; once closed, it stays closed."""
-        if self._closing is None:
-            self._closing = self._thread.submit(self._disconnect)
-            self._thread.shutdown(wait=False)
-        await asyncio.shield(asyncio.wrap_future(self._closing))
+        await asyncio.shield(asyncio.wrap_future(self._close()))
+
+    def close_sync(self) -> None:
+        """Do what `close` does, blocking this thread."""
+        self._close().result()
+
+    def _close(self) -> Future[None]:
+        with self._lock:
+            if self._closing is None:
+                self._closing = self._writer.submit(self._disconnect)
+                self._writer.shutdown(wait=False)
+            return self._closing
 
     def _disconnect(self) -> None:
+        self._readers.shutdown(wait=True)
+        with self._lock:
+            idle, self._idle_readers = self._idle_readers, []
+        for reader in idle:
+            reader.close()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
+    # writing
 
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    async def write(self, work: Callable[[sqlite3.Connection], _Result], *, settle: bool = False) -> _Result:
+        """Run `work` in a transaction, durable when this returns; a cancelled caller leaves it whole or undone.
 
+        If the caller is cancelled before the turn of `work` came, it is not done. Else it is, and with `settle` the
+        cancellation takes effect after it, so that nothing lands once the caller is gone; a second one at once.
 
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    # SQLite does not wait by itself while another process does the same, or closes the file: of 600 openings, four
-    # processes at a time on one new file, one failed with "database is locked".
-    for _ in range(int(BUSY_TIMEOUT / 0.01)):
+        Raises:
+            StoreError: the disk is full, or the file cannot be written; `work` is undone.
+        """
+        loop = asyncio.get_running_loop()
+        operation = _Operation(work, loop.create_future(), loop)
+        self._enqueue(operation)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                raise
-            time.sleep(0.01)
-        else:
+            result: _Result = await operation.future  # type: ignore[misc]
+        except asyncio.CancelledError:
+            if not self._withdraw(operation) and settle and not operation.over:
+                operation.after = loop.create_future()
+                await operation.after
+            raise
+        return result
+
+    def submit(self, work: Callable[[sqlite3.Connection], _Result]) -> Future[_Result]:
+        """Queue what `write` does and return at once: for callers that cannot wait, as one that was cancelled."""
+        future: Future[_Result] = Future()
+        self._enqueue(_Operation(work, future))
+        return future
+
+    def write_sync(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Do what `write` does, blocking this thread."""
+        return self.submit(work).result()
+
+    def _enqueue(self, operation: _Operation) -> None:
+        with self._lock:
+            if self._closing is not None:
+                raise RuntimeError(f"{self.path} was closed, and takes no work after its shutdown")
+            self._waiting.append(operation)
+            if self._writing:
+                return
+            self._writing = True
+            self._writer.submit(self._write_waiting)
+
+    def _withdraw(self, operation: _Operation) -> bool:
+        """Take an operation back; False if its turn has come."""
+        with self._lock:
+            try:
+                self._waiting.remove(operation)
+            except ValueError:
+                return False
+            return True
+
+    def _write_waiting(self) -> None:
+        while True:
+            with self._lock:
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP))]
+                if not group:
+                    self._writing = False
+                    return
+            try:
+                self._write_group(group)
+            except BaseException as error:  # noqa: BLE001 - the callers are told, and the writer goes on
+                _tell([(operation, None, error) for operation in group])
+
+    def _write_group(self, group: list[_Operation]) -> None:
+        group = [each for each in group if each.loop or each.future.set_running_or_notify_cancel()]  # type: ignore[union-attr]
+        connection = self._connected()
+        results: list[tuple[_Operation, Any, BaseException | None]] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for operation in group:
+                if operation.future.cancelled():  # before its turn came
+                    results.append((operation, None, None))
+                    continue
+                results.append((operation, *_attempt(connection, operation.work, alone=len(group) == 1)))
+                if not connection.in_transaction:
+                    # SQLite gave the whole transaction up, as it may on a full disk: what came before is undone too.
+                    error = results[-1][2]
+                    results = [(each, None, error) for each, _, _ in results]
+                    connection.execute("BEGIN IMMEDIATE")
+            connection.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001 - it is handed to every caller
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            results = [(operation, None, error) for operation in group]
+        _tell([(operation, result, self._told(error)) for operation, result, error in results])
+        self._bound_wal(connection)
+
+    def _bound_wal(self, connection: sqlite3.Connection) -> None:
+        # SQLite starts the log anew only in a moment when nobody reads. Where there is no such moment, because readers
+        # overlap for ever or one reads for long, wait for one a little; and not again until as much is added.
+        try:
+            size = os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - once a commit
+        except OSError:
             return
-    connection.execute("PRAGMA journal_mode = WAL")
+        if size <= self._wal_allowed:
+            return
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA busy_timeout = 100")
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._wal_allowed = size + WAL_LIMIT if busy else WAL_LIMIT
+        connection.execute(f"PRAGMA busy_timeout = {self._busy_timeout * 1000:.0f}")
+
+    def _told(self, error: BaseException | None) -> BaseException | None:
+        if not isinstance(error, sqlite3.Error) or (told := connections.told(self.path, error)) is None:
+            return error
+        told.__cause__ = error
+        return told
+
+    # reading
+
+    async def read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Run `work`, which must not write, on the state of one moment; it waits for no writer.
+
+        Raises:
+            StoreDamaged: what it reads is damaged.
+            StoreError: the file cannot be read.
+        """
+        if self._reads_in_turn:
+            return await asyncio.wrap_future(self._writer.submit(self._read, work))
+        return await asyncio.wrap_future(self._readers.submit(self._read, work))
+
+    def read_sync(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Do what `read` does, in this thread."""
+        if self._reads_in_turn:
+            return self._writer.submit(self._read, work).result()
+        return self._read(work)
+
+    def _read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        try:
+            with self._reader() as connection:
+                connection.execute("BEGIN")
+                try:
+                    return work(connection)
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            if (told := connections.told(self.path, error)) is None:
+                raise
+            raise told from error
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        if self._reads_in_turn:
+            yield self._connected()
+            return
+        with self._lock:
+            connection = self._idle_readers.pop() if self._idle_readers else None
+        if connection is None:
+            self.open_sync()
+            connection = self._open_reader()
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                keep = self._closing is None and len(self._idle_readers) < _READERS
+                if keep:
+                    self._idle_readers.append(connection)
+            if not keep:
+                connection.close()
+
+    def _open_reader(self) -> sqlite3.Connection:
+        return connections.connect_reader(self.path, self._clock)
+
+
+def _attempt(
+    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any], *, alone: bool
+) -> tuple[Any, BaseException | None]:
+    """Do one operation of a group; if it fails, undo it and nothing else."""
+    if alone:
+        return work(connection), None  # whoever began the transaction rolls it back
+    connection.execute("SAVEPOINT operation")
+    try:
+        result = work(connection)
+        connection.execute("RELEASE operation")
+    except BaseException as error:  # noqa: BLE001 - it is handed to the caller
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO operation")
+            connection.execute("RELEASE operation")
+        return None, error
+    return result, None
+
+
+def _tell(results: list[tuple[_Operation, Any, BaseException | None]]) -> None:
+    """Tell every caller, and wake each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Operation, Any, BaseException | None]]] = {}
+    for result in results:
+        if (loop := result[0].loop) is None:
+            result[0].settle(*result[1:])
+        else:
+            by_loop.setdefault(loop, []).append(result)
+    for loop, told in by_loop.items():
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, told)
+
+
+def _settle(results: list[tuple[_Operation, Any, BaseException | None]]) -> None:
+    for operation, result, error in results:
+        operation.settle(result, error)

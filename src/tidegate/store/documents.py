@@ -20,9 +20,11 @@ class Documents:
         sha256 = hashlib.sha256(data).hexdigest()
 
         def insert(connection: sqlite3.Connection) -> None:
+            if connection.execute("SELECT 1 FROM documents WHERE sha256 = ?", (sha256,)).fetchone():
+                return
             connection.execute(
-                "INSERT INTO documents (sha256, data, taken_at) VALUES (?, ?, tidegate_now()) ON CONFLICT DO NOTHING",
-                (sha256, data),
+                "INSERT INTO documents (sha256, data, taken_at) VALUES (?, ?, tidegate_now())",
+                (sha256, self._database.codec.pack(data)),
             )
 
         await self._database.write(insert)
@@ -39,11 +41,15 @@ class Documents:
             row = connection.execute("SELECT data FROM documents WHERE sha256 = ?", (sha256,)).fetchone()
             return None if row is None else bytes(row[0])
 
-        data = await self._database.read(select)
-        if data is None:
+        stored = await self._database.read(select)
+        if stored is None:
             raise StateInvalid(f"document {sha256} is not in {self._database.path}; run it again under a new thread")
-        if hashlib.sha256(data).hexdigest() != sha256:
+        try:
+            data = self._database.codec.unpack(stored)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise ValueError("is damaged: its hash differs")
+        except ValueError as error:
             raise StateInvalid(
-                f"document {sha256} in {self._database.path} is damaged; run it again under a new thread"
-            )
+                f"document {sha256} in {self._database.path} {error}; run it again under a new thread"
+            ) from error
         return data

@@ -37,6 +37,9 @@ CIRCUITS = (
 class LiveDatabase(Database):
     """`tidegate-live.db`. Nothing in it is worth more than going on, so a damaged file is replaced by an empty one."""
 
+    _busy_timeout = LIVE_BUSY_TIMEOUT
+    _reads_in_turn = True
+
     def __init__(self, path: str | Path, *, clock: Clock | None = None) -> None:
         """Name the file, opened by the first use; `path` may be `:memory:`."""
         super().__init__(path, CIRCUITS, synchronous="NORMAL", clock=clock)
@@ -58,7 +61,7 @@ class LiveDatabase(Database):
                     for part in (f"{self.path}-wal", f"{self.path}-shm", self.path):
                         Path(part).unlink(missing_ok=True)
                 connection = super()._open()
-        connection.execute(f"PRAGMA busy_timeout = {LIVE_BUSY_TIMEOUT * 1000:.0f}")
+        connection.execute(f"PRAGMA busy_timeout = {self._busy_timeout * 1000:.0f}")
         return connection
 
 

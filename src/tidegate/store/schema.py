@@ -25,4 +25,71 @@ STORE = (
     ) STRICT;
     CREATE INDEX threads_by_update ON threads (updated_at)
     """,
+    """
+    UPDATE documents SET data = tidegate_pack(data);
+    CREATE TABLE encryption (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        proof BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE blobs (
+        id INTEGER PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        data BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE blob_parts (
+        blob INTEGER NOT NULL REFERENCES blobs ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        part INTEGER NOT NULL REFERENCES blobs,
+        PRIMARY KEY (blob, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX blob_parts_by_part ON blob_parts (part);
+    CREATE TABLE checkpoints (
+        id INTEGER PRIMARY KEY,
+        thread_id TEXT NOT NULL,
+        checkpoint_ns TEXT NOT NULL,
+        checkpoint_id TEXT NOT NULL,
+        parent_id TEXT,
+        run_id TEXT,
+        revision INTEGER,
+        stored_at REAL,
+        metadata TEXT,
+        body BLOB,
+        UNIQUE (thread_id, checkpoint_ns, checkpoint_id)
+    ) STRICT;
+    CREATE INDEX checkpoints_by_thread ON checkpoints (thread_id, checkpoint_id);
+    CREATE INDEX checkpoints_by_age ON checkpoints (checkpoint_id);
+    CREATE INDEX checkpoints_by_run ON checkpoints (run_id) WHERE run_id IS NOT NULL;
+    CREATE TABLE channel_values (
+        checkpoint INTEGER NOT NULL REFERENCES checkpoints ON DELETE CASCADE,
+        channel TEXT NOT NULL,
+        kind TEXT,
+        value BLOB,
+        blob INTEGER REFERENCES blobs,
+        PRIMARY KEY (checkpoint, channel)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX channel_values_by_blob ON channel_values (blob) WHERE blob IS NOT NULL;
+    CREATE TABLE writes (
+        checkpoint INTEGER NOT NULL REFERENCES checkpoints ON DELETE CASCADE,
+        task_id TEXT NOT NULL,
+        idx INTEGER NOT NULL,
+        task_path TEXT NOT NULL,
+        channel TEXT NOT NULL,
+        kind TEXT,
+        value BLOB,
+        blob INTEGER REFERENCES blobs,
+        PRIMARY KEY (checkpoint, task_id, idx)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX writes_by_blob ON writes (blob) WHERE blob IS NOT NULL
+    """,
 )
+"""The store's file.
+
+1: documents and the thread registry.
+2: documents packed (see `tidegate.store.codec`), and checkpoints. A row of `checkpoints` without a `body` stands for a
+checkpoint that tasks wrote on before it was stored itself. `channel_values` and `writes` hold a small value in `value`,
+and name the blob that holds a large one, which is stored once however many checkpoints, tasks and threads name it.
+`blob_parts` takes large items out of a dictionary's blob, so that a document inside the input of a graph is the blob
+that its channel names. Thread, checkpoint, task and channel names, run IDs, revisions, times and metadata are plain
+text in an encrypted file too; values, the rest of a checkpoint and documents are not.
+"""

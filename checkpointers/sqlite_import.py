@@ -1,0 +1,154 @@
+"""Threads of a `langgraph-checkpoint-sqlite` database -> ours, without that package and without loading any type."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import ormsgpack
+
+from tidegate.checkpointers import sqlite_rows
+from tidegate.checkpointers.sqlite_rows import Address
+from tidegate.errors import SettingsError
+from tidegate.store import blobs
+from tidegate.store.codec import Codec
+
+_BATCH = 100
+"""Checkpoints in one transaction."""
+
+_KINDS = ("msgpack", "null", "bytes", "bytearray")
+_OPTIONS = ormsgpack.OPT_NON_STR_KEYS
+
+
+class Source:
+    """The database to take over, which is only read.
+
+    Values are taken apart and put together again without being loaded, so that a value of a type that this process does
+    not know, or may not load, is the same in the end.
+    """
+
+    def __init__(self, path: str | Path, codec: Codec) -> None:
+        self._path = str(path)
+        self._codec = codec
+
+    def works(self) -> Iterator[Callable[[sqlite3.Connection], int]]:
+        """Yield what to do, a transaction each; each returns how many checkpoints were new.
+
+        Raises:
+            SettingsError: this is no such database, or it cannot be read.
+        """
+        if not Path(self._path).is_file():
+            raise SettingsError(f"cannot import {self._path}: there is no such file; name a langgraph database")
+        try:
+            with closing(sqlite3.connect(f"{Path(self._path).absolute().as_uri()}?mode=ro", uri=True)) as source:
+                yield from self._works(source)
+        except sqlite3.Error as error:
+            raise SettingsError(f"cannot import {self._path}: {error}; name a langgraph database") from error
+
+    def _works(self, source: sqlite3.Connection) -> Iterator[Callable[[sqlite3.Connection], int]]:
+        source.execute("BEGIN")  # one state, whatever is written there meanwhile
+        columns = {name for (name,) in source.execute("SELECT name FROM pragma_table_info('writes')")}
+        if not {"thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "channel", "type", "value"} <= columns:
+            raise SettingsError(f"cannot import {self._path}: it has no checkpoints of LangGraph's; name another file")
+        task_path = "task_path" if "task_path" in columns else "''"  # which came with 3.1
+        checkpoints = source.execute(
+            """SELECT thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
+               FROM checkpoints ORDER BY thread_id, checkpoint_ns, checkpoint_id"""
+        )
+        while rows := checkpoints.fetchmany(_BATCH):
+            yield self._putting([self._checkpoint(*row) for row in rows])
+        writes = source.execute(
+            f"""SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, {task_path}, idx, channel, type, value
+                FROM writes ORDER BY thread_id, checkpoint_ns, checkpoint_id, task_id, idx"""  # noqa: S608 - our names
+        )
+        while rows := writes.fetchmany(_BATCH):
+            yield self._writing(
+                [(Address(*row[:3]), *row[3:5], (row[5], row[6], self._value(row[7], row[8]))) for row in rows]
+            )
+
+    def _putting(self, batch: list[tuple[sqlite_rows.Serialized, float | None]]) -> Callable[[sqlite3.Connection], int]:
+        def put(connection: sqlite3.Connection) -> int:
+            new = [each for each in batch if sqlite_rows.find(connection, *each[0].at) is None]
+            for made, stored_at in new:
+                sqlite_rows.put(connection, made, self._codec, stored_at)
+            return len(new)
+
+        return put
+
+    def _writing(
+        self, batch: list[tuple[Address, str, str, tuple[int, str, blobs.Value]]]
+    ) -> Callable[[sqlite3.Connection], int]:
+        def write(connection: sqlite3.Connection) -> int:
+            for at, task_id, task_path, each in batch:
+                sqlite_rows.put_writes(connection, at, [each], task_id, task_path, self._codec, replace=False)
+            return 0
+
+        return write
+
+    def _checkpoint(
+        self,
+        thread_id: str,
+        checkpoint_ns: str,
+        checkpoint_id: str,
+        parent_id: str | None,
+        kind: str,
+        data: bytes,
+        metadata: bytes | str | None,
+    ) -> tuple[sqlite_rows.Serialized, float | None]:
+        kind, data = self._decrypted(kind, data)
+        checkpoint = _MSGPACK.loads_typed((kind, data))
+        return sqlite_rows.serialize(
+            Address(thread_id, checkpoint_ns, checkpoint_id),
+            parent_id,
+            checkpoint,
+            json.loads(metadata) if metadata else {},
+            _MSGPACK,
+        ), _seconds(checkpoint.get("ts"))
+
+    def _value(self, kind: str, data: bytes) -> blobs.Value:
+        kind, data = self._decrypted(kind, data)
+        if kind == "msgpack":
+            return blobs.serialize(_MSGPACK.loads_typed((kind, data)), _MSGPACK)
+        return blobs.Value(kind, data, len(data))
+
+    def _decrypted(self, kind: str, data: bytes | None) -> tuple[str, bytes]:
+        kind, _, cipher = kind.partition("+")
+        if kind not in _KINDS:
+            raise SettingsError(
+                f"cannot import {self._path}: it holds values of the kind {kind!r}, which are not loaded"
+            )
+        try:
+            return kind, self._codec.decrypt(cipher, data or b"") if cipher else data or b""
+        except ValueError as error:
+            raise SettingsError(
+                f"cannot import {self._path}: it is encrypted with another key; give that one"
+            ) from error
+
+
+class _Untyped:
+    """Reads msgpack without making any object of what it names, and writes the same again."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        if obj is None:
+            return "null", b""
+        if isinstance(obj, bytes):
+            return "bytes", obj
+        return "msgpack", ormsgpack.packb(obj, option=_OPTIONS)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return ormsgpack.unpackb(data[1], ext_hook=ormsgpack.Ext, option=_OPTIONS)
+
+
+_MSGPACK = _Untyped()
+
+
+def _seconds(timestamp: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(timestamp)).timestamp()
+    except ValueError:
+        return None

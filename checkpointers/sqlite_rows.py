@@ -1,0 +1,396 @@
+"""Checkpoints <-> rows: what one transaction writes or reads."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    Checkpoint,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    PendingWrite,
+    writes_sort_key,
+)
+
+from tidegate.errors import CheckpointDamaged
+from tidegate.store import blobs
+from tidegate.store.codec import Codec
+
+REVISION = "revision"
+"""The channel whose value numbers what was published: see `tidegate.nodes.conclude`."""
+
+
+class Address(NamedTuple):
+    """Where a checkpoint is."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+
+    def config(self) -> RunnableConfig:
+        """Return the config that names it."""
+        return {"configurable": self._asdict()}
+
+
+class Row(NamedTuple):
+    """A checkpoint's own row."""
+
+    id: int
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_id: str | None
+    metadata: str
+    body: bytes
+
+    @property
+    def at(self) -> Address:
+        """Where it is."""
+        return Address(self.thread_id, self.checkpoint_ns, self.checkpoint_id)
+
+
+COLUMNS = ", ".join(Row._fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Serialized:
+    """A checkpoint as it is stored: all but its values in `body`; `size` is in bytes, before compression."""
+
+    at: Address
+    parent_id: str | None
+    metadata: str
+    run_id: str | None
+    revision: int | None
+    body: bytes
+    values: tuple[tuple[str, blobs.Value], ...]
+    size: int
+
+
+def serialize(
+    at: Address, parent_id: str | None, checkpoint: Checkpoint, metadata: Mapping[str, Any], serde: blobs.Serializer
+) -> Serialized:
+    """Serialize a checkpoint, in the caller's thread: it may go on to change the values."""
+    _, body = serde.dumps_typed({key: value for key, value in checkpoint.items() if key != "channel_values"})
+    channel_values = checkpoint["channel_values"]
+    values = tuple((channel, blobs.serialize(value, serde)) for channel, value in channel_values.items())
+    # ASCII alone: text that is no valid Unicode, as a lone surrogate, could not be stored
+    metadata_json = json.dumps(metadata)
+    run_id, revision = metadata.get("run_id"), channel_values.get(REVISION)
+    return Serialized(
+        at=at,
+        parent_id=parent_id,
+        metadata=metadata_json,
+        run_id=run_id if isinstance(run_id, str) else None,
+        revision=revision if type(revision) is int else None,
+        body=body,
+        values=values,
+        size=len(body) + len(metadata_json) + sum(value.size for _, value in values),
+    )
+
+
+# writing: in a transaction
+
+
+def put(connection: sqlite3.Connection, made: Serialized, codec: Codec, stored_at: float | None = None) -> None:
+    """Store a checkpoint, in place of the one of the same ID if there is one; the time defaults to now."""
+    row = connection.execute(
+        "SELECT id, body IS NOT NULL FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
+        made.at,
+    ).fetchone()
+    replaced: set[int] = set()
+    if row is None:
+        row_id = _insert(connection, made.at)
+    else:
+        row_id = row[0]
+        if row[1]:
+            replaced = _blobs_of(connection, [row_id], "channel_values")
+            connection.execute("DELETE FROM channel_values WHERE checkpoint = ?", (row_id,))
+    connection.execute(
+        """UPDATE checkpoints SET parent_id = ?, run_id = ?, revision = ?, stored_at = coalesce(?, tidegate_now()),
+           metadata = ?, body = ? WHERE id = ?""",
+        (made.parent_id, made.run_id, made.revision, stored_at, made.metadata, codec.pack(made.body), row_id),
+    )
+    connection.executemany(
+        "INSERT INTO channel_values (checkpoint, channel, kind, value, blob) VALUES (?, ?, ?, ?, ?)",
+        [(row_id, channel, *blobs.store(connection, value, codec)) for channel, value in made.values],
+    )
+    if replaced:
+        blobs.sweep(connection, replaced)
+
+
+def put_writes(
+    connection: sqlite3.Connection,
+    at: Address,
+    writes: Iterable[tuple[int, str, blobs.Value]],
+    task_id: str,
+    task_path: str,
+    codec: Codec,
+    *,
+    replace: bool = True,
+) -> None:
+    """Add what a task wrote, each with its index. A write that is there stays, unless its index is negative."""
+    row = connection.execute(
+        "SELECT id FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?", at
+    ).fetchone()
+    row_id = _insert(connection, at) if row is None else row[0]
+    replaced: set[int] = set()
+    for index, channel, value in writes:
+        if index < 0 and replace:
+            old = connection.execute(
+                "DELETE FROM writes WHERE checkpoint = ? AND task_id = ? AND idx = ? RETURNING blob",
+                (row_id, task_id, index),
+            ).fetchall()
+            replaced.update(blob for (blob,) in old if blob is not None)
+        elif connection.execute(
+            "SELECT 1 FROM writes WHERE checkpoint = ? AND task_id = ? AND idx = ?", (row_id, task_id, index)
+        ).fetchone():
+            continue
+        connection.execute(
+            """INSERT INTO writes (checkpoint, task_id, idx, task_path, channel, kind, value, blob)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+            (row_id, task_id, index, task_path, channel, *blobs.store(connection, value, codec)),
+        )
+    if replaced:
+        blobs.sweep(connection, replaced)
+
+
+def serialize_writes(writes: Sequence[tuple[str, Any]], serde: blobs.Serializer) -> list[tuple[int, str, blobs.Value]]:
+    """Serialize what a task wrote, each with the index that LangGraph gives it."""
+    return [
+        (WRITES_IDX_MAP.get(channel, place), channel, blobs.serialize(value, serde))
+        for place, (channel, value) in enumerate(writes)
+    ]
+
+
+def _insert(connection: sqlite3.Connection, at: Address) -> int:
+    inserted = connection.execute(
+        "INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id) VALUES (?, ?, ?)", at
+    )
+    assert inserted.lastrowid is not None  # noqa: S101 - as in tidegate.store.blobs
+    return inserted.lastrowid
+
+
+def copy(connection: sqlite3.Connection, source: str, target: str) -> None:
+    """Copy a thread to an ID that has none; the blobs are shared."""
+    for (row_id,) in connection.execute("SELECT id FROM checkpoints WHERE thread_id = ?", (source,)).fetchall():
+        copied = connection.execute(
+            """INSERT INTO checkpoints
+                   (thread_id, checkpoint_ns, checkpoint_id, parent_id, run_id, revision, stored_at, metadata, body)
+               SELECT ?, checkpoint_ns, checkpoint_id, parent_id, run_id, revision, stored_at, metadata, body
+               FROM checkpoints WHERE id = ?""",
+            (target, row_id),
+        ).lastrowid
+        connection.execute(
+            """INSERT INTO channel_values (checkpoint, channel, kind, value, blob)
+               SELECT ?, channel, kind, value, blob FROM channel_values WHERE checkpoint = ?""",
+            (copied, row_id),
+        )
+        connection.execute(
+            """INSERT INTO writes (checkpoint, task_id, idx, task_path, channel, kind, value, blob)
+               SELECT ?, task_id, idx, task_path, channel, kind, value, blob FROM writes WHERE checkpoint = ?""",
+            (copied, row_id),
+        )
+
+
+def has_thread(connection: sqlite3.Connection, thread_id: str) -> bool:
+    """Whether there is anything under this ID."""
+    return connection.execute("SELECT 1 FROM checkpoints WHERE thread_id = ?", (thread_id,)).fetchone() is not None
+
+
+def remove(connection: sqlite3.Connection, row_ids: Sequence[int]) -> None:
+    """Remove checkpoints and what tasks wrote on them, and give back the space that only they used."""
+    if not row_ids:
+        return
+    unused = _blobs_of(connection, row_ids, "channel_values") | _blobs_of(connection, row_ids, "writes")
+    connection.execute(
+        "DELETE FROM checkpoints WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(row_ids)),)
+    )
+    blobs.sweep(connection, unused)
+    blobs.give_back(connection)
+
+
+def _blobs_of(connection: sqlite3.Connection, row_ids: Sequence[int], table: str) -> set[int]:
+    rows = connection.execute(
+        f"SELECT DISTINCT blob FROM {table} WHERE checkpoint IN (SELECT value FROM json_each(?))"  # noqa: S608 - ours
+        " AND blob IS NOT NULL",
+        (json.dumps(list(row_ids)),),
+    )
+    return {blob for (blob,) in rows}
+
+
+# reading: on the state of one moment
+
+
+def find(connection: sqlite3.Connection, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Row | None:
+    """Return one checkpoint's row, the newest without an ID; None if there is none."""
+    clause, values = ("AND checkpoint_id = ?", (checkpoint_id,)) if checkpoint_id else ("", ())
+    row = connection.execute(
+        f"SELECT {COLUMNS} FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = ? {clause}"  # noqa: S608 - our names
+        " AND body IS NOT NULL ORDER BY checkpoint_id DESC LIMIT 1",
+        (thread_id, checkpoint_ns, *values),
+    ).fetchone()
+    return None if row is None else Row(*row)
+
+
+def load(
+    connection: sqlite3.Connection, rows: Sequence[Row], codec: Codec, serde: blobs.Serializer, path: str
+) -> list[CheckpointTuple]:
+    """Return checkpoints with their values and what tasks wrote on them.
+
+    Raises:
+        CheckpointDamaged: one of them cannot be read.
+    """
+    ids = json.dumps([row.id for row in rows])
+    values: dict[int, list[tuple[str, blobs.Stored]]] = {row.id: [] for row in rows}
+    for checkpoint, channel, *stored in connection.execute(
+        """SELECT checkpoint, channel, kind, value, blob FROM channel_values
+           WHERE checkpoint IN (SELECT value FROM json_each(?))""",
+        (ids,),
+    ):
+        values[checkpoint].append((channel, (stored[0], stored[1], stored[2])))
+    writes: dict[int, list[_Write]] = {row.id: [] for row in rows}
+    for write in _writes(connection, ids):
+        writes[write.checkpoint].append(write)
+    named = {stored[2] for each in values.values() for _, stored in each if stored[2] is not None}
+    named |= {each.stored[2] for some in writes.values() for each in some if each.stored[2] is not None}
+    found: dict[int, blobs.Blob] = {}
+    loaded = []
+    for row in rows:
+        try:
+            found = found or blobs.fetch(connection, named, codec)
+            checkpoint = _body(row, codec, serde)
+            checkpoint["channel_values"] = {
+                channel: blobs.load(stored, found, codec, serde) for channel, stored in values[row.id]
+            }
+            loaded.append(
+                CheckpointTuple(
+                    config=row.at.config(),
+                    checkpoint=checkpoint,
+                    metadata=_metadata(row),
+                    parent_config=row.at._replace(checkpoint_id=row.parent_id).config() if row.parent_id else None,
+                    pending_writes=[
+                        (write.task_id, write.channel, blobs.load(write.stored, found, codec, serde))
+                        for write in writes[row.id]
+                    ],
+                )
+            )
+        except ValueError as error:
+            raise damaged(row, path, error) from error
+    return loaded
+
+
+def damaged(row: Row, path: str, error: Exception) -> CheckpointDamaged:
+    """Return the error that says which checkpoint cannot be read, and why."""
+    problem = f"has a checkpoint that cannot be read: {row.checkpoint_id} {error}; restore {path} from a copy"
+    return CheckpointDamaged(row.thread_id, problem)
+
+
+class _Write(NamedTuple):
+    checkpoint: int
+    task_id: str
+    channel: str
+    stored: blobs.Stored
+
+
+def _writes(connection: sqlite3.Connection, ids: str, channel: str | None = None) -> list[_Write]:
+    """Return what tasks wrote on these checkpoints, in LangGraph's order within each."""
+    rows = connection.execute(
+        """SELECT checkpoint, task_path, task_id, idx, channel, kind, value, blob FROM writes
+           WHERE checkpoint IN (SELECT value FROM json_each(:ids)) AND channel = coalesce(:channel, channel)""",
+        {"ids": ids, "channel": channel},
+    ).fetchall()
+    rows.sort(key=lambda row: (row[0], writes_sort_key(*row[1:4])))
+    return [_Write(row[0], row[2], row[4], (row[5], row[6], row[7])) for row in rows]
+
+
+def _body(row: Row, codec: Codec, serde: blobs.Serializer) -> Any:
+    body = blobs.deserialize("msgpack", codec.unpack(row.body), serde)
+    keyed = isinstance(body, dict) and all(
+        isinstance(body.get(key), dict) for key in ("channel_versions", "versions_seen")
+    )
+    if not keyed or body.get("id") != row.checkpoint_id:
+        raise ValueError("does not fit this version")
+    return body
+
+
+def _metadata(row: Row) -> Any:
+    metadata = json.loads(row.metadata)
+    if not isinstance(metadata, dict):
+        raise ValueError("does not fit this version (metadata)")
+    return metadata
+
+
+# delta channels, whose value is what was written since the last checkpoint that holds all of it
+
+
+def delta_history(
+    connection: sqlite3.Connection, row: Row, channels: Sequence[str], codec: Codec, serde: blobs.Serializer, path: str
+) -> dict[str, DeltaChannelHistory]:
+    """Return for each channel what tasks wrote on the ancestors of a checkpoint, back to one that holds its value.
+
+    Raises:
+        CheckpointDamaged: one of them cannot be read.
+    """
+    history: dict[str, DeltaChannelHistory] = {}
+    for channel in channels:
+        ids, seed = _chain(connection, row, channel)
+        place = {row_id: position for position, row_id in enumerate(ids)}
+        writes = _writes(connection, json.dumps(ids), channel)
+        writes.sort(key=lambda write: -place[write.checkpoint])  # the oldest checkpoint first; stable within each
+        named = {each.stored[2] for each in writes} | ({seed[2]} if seed else set())
+        try:
+            found = blobs.fetch(connection, {blob for blob in named if blob is not None}, codec)
+            pending: list[PendingWrite] = [
+                (each.task_id, channel, blobs.load(each.stored, found, codec, serde)) for each in writes
+            ]
+            history[channel] = {"writes": pending}
+            if seed is not None:
+                history[channel]["seed"] = blobs.load(seed, found, codec, serde)
+        except ValueError as error:
+            raise damaged(row, path, error) from error
+    return history
+
+
+def _chain(connection: sqlite3.Connection, row: Row, channel: str) -> tuple[list[int], blobs.Stored | None]:
+    """Return a checkpoint's ancestors, nearest first, up to one that holds a channel, and what that one holds."""
+    ids: dict[int, None] = {}
+    parent_id = row.parent_id
+    while parent_id is not None:
+        found = connection.execute(
+            """SELECT id, parent_id FROM checkpoints
+               WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ? AND body IS NOT NULL""",
+            (row.thread_id, row.checkpoint_ns, parent_id),
+        ).fetchone()
+        if found is None or found[0] in ids:  # a forged chain may lead back into itself
+            break
+        row_id, parent_id = found
+        ids[row_id] = None
+        stored = connection.execute(
+            "SELECT kind, value, blob FROM channel_values WHERE checkpoint = ? AND channel = ?", (row_id, channel)
+        ).fetchone()
+        if stored is not None:
+            return list(ids), stored
+    return list(ids), None
+
+
+def built_on(connection: sqlite3.Connection, row: Row, codec: Codec, serde: blobs.Serializer, path: str) -> set[int]:
+    """Return the ancestors without which a checkpoint's delta channels would lose their values."""
+    try:
+        counted = _metadata(row).get("counters_since_delta_snapshot")
+        if not counted:
+            return set()
+        written = _body(row, codec, serde)["channel_versions"].keys()
+    except ValueError as error:
+        raise damaged(row, path, error) from error
+    needed: set[int] = set()
+    for channel in set(counted) & written:
+        holds = "SELECT 1 FROM channel_values WHERE checkpoint = ? AND channel = ?"
+        if not connection.execute(holds, (row.id, channel)).fetchone():
+            needed.update(_chain(connection, row, channel)[0])
+    return needed
