@@ -26,6 +26,7 @@ from tidegate.settings import ServiceSettings, Settings
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
+from tidegate.store.leases import Leases
 from tidegate.store.live import LiveDatabase
 from tidegate.store.registry import Registry
 from tidegate.store.schema import STORE
@@ -44,6 +45,7 @@ class Wired:
     services: Services
     documents: Documents
     registry: Registry
+    leases: Leases
     circuits: Circuits
     store: Database
     live: Database
@@ -89,6 +91,7 @@ def connect(
     location = locate(settings.checkpoints)
     store = Database(location.store, STORE, clock=clock)
     live = LiveDatabase(location.live, clock=clock)
+    leases = Leases(store, ttl=settings.lease_ttl)
     circuits: Circuits = MemoryCircuits(clock) if location.kind == "memory" else SqliteCircuits(live)
     enrichment_circuit = _breaker("enrichment", settings.enrichment, circuits, clock)
     model_circuit = _breaker("model", settings.summary, circuits, clock)
@@ -108,6 +111,7 @@ def connect(
         services=services,
         documents=Documents(store),
         registry=Registry(store),
+        leases=leases,
         circuits=circuits,
         store=store,
         live=live,

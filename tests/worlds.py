@@ -33,6 +33,7 @@ from tidegate.state import (
 )
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
+from tidegate.store.leases import Leases
 from tidegate.store.registry import Registry
 from tidegate.store.schema import STORE
 from tidegate.testing import ManualClock
@@ -199,7 +200,7 @@ class World:
     def executions(self) -> Executions:
         """Start anew over the same store, as another process would."""
         graph = build_graph(self.services, self.settings).compile(checkpointer=self.saver)
-        return Executions(graph, self.services, Registry(self.database))
+        return Executions(graph, self.services, Registry(self.database), Leases(self.database))
 
     async def take_in(self, text: str) -> Input:
         """Store a document and return the input that starts a thread on it."""

@@ -268,6 +268,9 @@ class State(Input, total=False):
 EXECUTION = "tidegate_execution"
 """Key of `config["configurable"]`: the ID of this execution, which bounds the rounds a gate allows."""
 
+LEASE = "__tidegate_lease"
+"""Key of `config["configurable"]`: `{"thread_id", "epoch"}` of the lease; LangGraph stores no key that begins so."""
+
 WHEN_OPEN = "tidegate_when_open"
 """Key of `config["configurable"]`: the policy for this execution, in place of each service's own."""
 
