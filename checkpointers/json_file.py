@@ -27,7 +27,9 @@ from tidegate.checkpointers.durable import locked, make_folder, name_for, sync_f
 from tidegate.checkpointers.json_format import Address, Damaged
 from tidegate.checkpointers.json_thread import ThreadFolder
 from tidegate.checkpointers.saving import StrictSerializer, put_span, uninterrupted
+from tidegate.checkpointers.url import STORE_FILE
 from tidegate.errors import CheckpointDamaged, SettingsError, ThreadError
+from tidegate.store.leases import check_lease_in
 
 
 class JsonFileSaver(BaseCheckpointSaver[int]):
@@ -45,6 +47,7 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
         """
         super().__init__(serde=StrictSerializer())
         self._threads = folder.absolute() / "threads"  # the process may change its working folder later
+        self._store = folder.absolute() / STORE_FILE
         if not self._threads.parent.parent.is_dir():
             raise SettingsError(f"cannot open {folder}: the folder above it does not exist; create it or name another")
         try:
@@ -111,7 +114,11 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Store a checkpoint."""
+        """Store a checkpoint.
+
+        Raises:
+            LeaseLost: the config carries a lease of the thread that another process has taken over.
+        """
         with put_span(config, checkpoint, metadata) as span:
             stored, size = self._put(config, checkpoint, metadata)
             span.size(size)
@@ -123,6 +130,7 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
         at = _address(config, checkpoint["id"])
         thread = self._thread(at.thread_id)
         with locked(thread.path, exclusive=True, create=True):
+            check_lease_in(self._store, config)
             size = thread.save(at, checkpoint, get_checkpoint_metadata(config, metadata), get_checkpoint_id(config))
         return at.config(), size
 
@@ -133,13 +141,26 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
 
         Raises:
             CheckpointDamaged: the task wrote before, and that file cannot be read.
+            LeaseLost: as `put`.
         """
         if not writes:
             return
         at = _address(config, _configurable(config)["checkpoint_id"])
         thread = self._thread(at.thread_id)
         with locked(thread.path, exclusive=True, create=True), _telling(thread, thread.namespace(at.checkpoint_ns)):
+            check_lease_in(self._store, config)
             thread.save_writes(at, writes, task_id, task_path)
+
+    async def afence(self, thread_id: str) -> None:
+        """Return once no write that passed its check of a lease before can land any more.
+
+        The lease is in another file: between check and rename another process may take it, but not the thread's lock.
+        """
+        await asyncio.to_thread(self._pass_lock, thread_id)
+
+    def _pass_lock(self, thread_id: str) -> None:
+        with locked(self._thread(thread_id).path, exclusive=True):
+            pass
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread to an ID that has none, all of it or nothing; a source that does not exist is nothing.

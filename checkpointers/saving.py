@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from tidegate.store.leases import stopping
 from tidegate.telemetry import names, spans
 
 _Value = TypeVar("_Value")
@@ -48,12 +49,23 @@ def put_span(config: RunnableConfig, checkpoint: Checkpoint, metadata: Checkpoin
 async def uninterrupted(work: Coroutine[Any, Any, _Value]) -> _Value:
     """Await `work` to its end; a cancellation meanwhile takes effect after it, a second one at once.
 
-    A cancelled execution thus leaves no write behind that lands later, and no transaction open.
+    A cancelled execution thus leaves no write behind that lands later, and no transaction open. One whose lease turns
+    out to be lost is stopped.
     """
     task = asyncio.create_task(work)
     try:
-        return await asyncio.shield(task)
+        with stopping():
+            return await asyncio.shield(task)
     except asyncio.CancelledError:
         if not task.done():
             await asyncio.wait([task])
         raise
+
+
+@runtime_checkable
+class Fenced(Protocol):
+    """A saver that checks leases outside of the transaction in which they change."""
+
+    async def afence(self, thread_id: str) -> None:
+        """Return once no write that passed its check before can land any more."""
+        ...

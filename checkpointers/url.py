@@ -10,6 +10,9 @@ from tidegate.errors import SettingsError
 
 OFFERED = "sqlite:///FILE, file:///FOLDER or memory: (three slashes are relative to the working folder, four absolute)"
 
+STORE_FILE = "store.db"
+"""The store's database in a folder of JSON files."""
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -44,7 +47,7 @@ def locate(url: str) -> Location:
             f"cannot read the path of a {scheme} checkpoint URL; use {OFFERED}, with no options after it"
         )
     if scheme == "file":
-        return Location("file", path, str(path / "store.db"), str(path / "live.db"))
+        return Location("file", path, str(path / STORE_FILE), str(path / "live.db"))
     if path.name == ":memory:":
         raise SettingsError("for checkpoints in memory use memory:")
     return Location("sqlite", path, str(path), str(path.with_name(f"{path.stem}-live{path.suffix}")))

@@ -21,10 +21,12 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 
+from tidegate.checkpointers.saving import Fenced
 from tidegate.errors import (
     CircuitOpen,
     DocumentMismatch,
     IncompatibleThread,
+    LeaseLost,
     ServiceError,
     SettingsError,
     StateInvalid,
@@ -38,6 +40,7 @@ from tidegate.graph.result import Event, HistoryEntry, Result, Status
 from tidegate.graph.services import Services
 from tidegate.settings import Policy
 from tidegate.state import EXECUTION, WHEN_OPEN, Input, Output, State, hash_of
+from tidegate.store.leases import Lease, Leases
 from tidegate.store.registry import Registry, ThreadRecord, ThreadStatus
 from tidegate.telemetry import names, spans
 
@@ -51,11 +54,16 @@ class Executions:
     """Runs the threads of one compiled graph, and keeps the registry of them."""
 
     def __init__(
-        self, graph: CompiledStateGraph[State, None, Input, Output], services: Services, registry: Registry
+        self,
+        graph: CompiledStateGraph[State, None, Input, Output],
+        services: Services,
+        registry: Registry,
+        leases: Leases,
     ) -> None:
         self._graph = graph
         self._services = services
         self._registry = registry
+        self._leases = leases
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def advance(
@@ -69,20 +77,26 @@ class Executions:
     ) -> Result:
         """Bring a thread as far as it gets now; `start` creates it, and is never sent to one that exists.
 
-        One execution of a thread at a time in this process: a second caller waits, and finds what the first one did.
+        One execution of a thread at a time, under its lease. In this process a second caller waits, and finds what the
+        first one did.
 
         Raises:
             ThreadNotFound, DocumentMismatch, IncompatibleThread, CheckpointDamaged, DocumentError, ServiceError;
+            ThreadBusy: another process runs the thread.
+            LeaseLost: another process took it over meanwhile, and goes on with it.
             SettingsError: this cannot be a thread ID.
         """
         _check_thread_id(thread_id)
-        async with self._turns.setdefault(thread_id, asyncio.Lock()):
-            return await self._advance(thread_id, start, when_open, emit, tokens)
+        async with self._turns.setdefault(thread_id, asyncio.Lock()), self._leases.hold(thread_id) as lease:
+            if isinstance(self._graph.checkpointer, Fenced):
+                await self._graph.checkpointer.afence(thread_id)
+            return await self._advance(lease, start, when_open, emit, tokens)
 
     async def _advance(
-        self, thread_id: str, start: Input | None, when_open: Policy | None, emit: Emit | None, tokens: bool
+        self, lease: Lease, start: Input | None, when_open: Policy | None, emit: Emit | None, tokens: bool
     ) -> Result:
-        config = _config(thread_id, when_open)
+        thread_id = lease.thread_id
+        config = _config(thread_id, when_open, lease)
         snapshot = await self._snapshot(thread_id, config)
         record = await self._registry.get(thread_id)
         known = (snapshot and snapshot.values.get("document_sha256")) or (record and record.document_id)
@@ -95,7 +109,7 @@ class Executions:
             if stored.status == "complete" or (stored.status == "degraded" and stored.retry_in != 0.0):
                 if record is None or record.status != stored.status:  # a crash came between checkpoint and registry
                     record = record or self._new_record(thread_id, cast("Input", snapshot.values))
-                    await self._registry.put(self._summed_up(record, stored))
+                    await self._registry.put(self._summed_up(record, stored), lease)
                 return stored
             start = None
         elif start is None:
@@ -110,17 +124,19 @@ class Executions:
             status="running",
             error=None,
         )
-        await self._registry.put(record)
+        await self._registry.put(record, lease)
         try:
             try:
                 result = await self._execute(thread_id, start, snapshot, config, emit, tokens)
             except StateInvalid as error:
                 raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
+        except LeaseLost:
+            raise  # what becomes of the thread is for the other process to record
         except Exception as error:
             next_at = self._services.clock.now() + error.retry_in if isinstance(error, CircuitOpen) else None
-            await self._registry.put(replace(record, status="failed", error=_told(error), next_at=next_at))
+            await self._registry.put(replace(record, status="failed", error=_told(error), next_at=next_at), lease)
             raise
-        await self._registry.put(self._summed_up(record, result))
+        await self._registry.put(self._summed_up(record, result), lease)
         return result
 
     async def _execute(
@@ -278,9 +294,11 @@ class Executions:
         return hash_of(sorted(drawn.nodes), sorted([edge.source, edge.target] for edge in drawn.edges))
 
 
-def _config(thread_id: str, when_open: Policy | None = None) -> RunnableConfig:
+def _config(thread_id: str, when_open: Policy | None = None, lease: Lease | None = None) -> RunnableConfig:
     """Return the config of one execution. The constant `run_id` makes sending input again a re-entry, not a new run."""
     configurable: dict[str, Any] = {"thread_id": thread_id, EXECUTION: uuid.uuid4().hex}
+    if lease is not None:
+        configurable |= lease.configurable()
     if when_open is not None:
         configurable[WHEN_OPEN] = when_open
     return {

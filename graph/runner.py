@@ -48,7 +48,7 @@ class Pipeline:
         self.settings = settings
         self.graph = build_graph(wired.services, settings).compile(checkpointer=checkpointer, name="tidegate")
         self._wired = wired
-        self._executions = Executions(self.graph, wired.services, wired.registry)
+        self._executions = Executions(self.graph, wired.services, wired.registry, wired.leases)
         self._home = Home()
 
     @classmethod

@@ -16,6 +16,7 @@ from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
 from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport
 from tidegate.resilience.circuits import Circuits, MemoryCircuits, SqliteCircuits
+from tidegate.resilience.journal import Journal
 from tidegate.services.converters import convert
 from tidegate.services.enrichment import HttpEnricher, open_enricher
 from tidegate.services.intake import Loaded, load
@@ -26,6 +27,7 @@ from tidegate.settings import ServiceSettings, Settings
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
+from tidegate.store.leases import Leases
 from tidegate.store.live import LiveDatabase
 from tidegate.store.opening import store_at
 from tidegate.store.registry import Registry
@@ -44,6 +46,7 @@ class Wired:
     services: Services
     documents: Documents
     registry: Registry
+    leases: Leases
     circuits: Circuits
     store: Database
     live: Database
@@ -90,17 +93,24 @@ def connect(
     key = settings.encryption_key
     store = store_at(location.store, key=None if key is None else key.get_secret_value().encode(), clock=clock)
     live = LiveDatabase(location.live, clock=clock)
+    leases = Leases(store, ttl=settings.lease_ttl)
     circuits: Circuits = MemoryCircuits(clock) if location.kind == "memory" else SqliteCircuits(live)
     enrichment_circuit = _breaker("enrichment", settings.enrichment, circuits, clock)
     model_circuit = _breaker("model", settings.summary, circuits, clock)
-    owned = None if enricher else open_enricher(settings.enrichment, breaker=enrichment_circuit, clock=clock)
+    kept = settings.journal
+    journal = Journal(store, leases, enabled=kept.enabled, ttl=kept.ttl, not_found_ttl=kept.not_found_ttl)
+    owned = (
+        None
+        if enricher
+        else open_enricher(settings.enrichment, breaker=enrichment_circuit, journal=journal, clock=clock)
+    )
     services = Services(
         documents=Documents(store),
         convert=partial(convert, max_expanded_bytes=settings.max_expanded_bytes),
         recogniser=recogniser or open_recogniser(settings.recogniser),
         enricher=enricher or owned,
         enrichment_circuit=enrichment_circuit,
-        model=_writer(model or settings.model, settings, model_circuit, clock),
+        model=_writer(model or settings.model, settings, model_circuit, journal, clock),
         model_circuit=model_circuit,
         extractive=ExtractiveSummarizer(settings.summary.max_sentences),
         clock=clock,
@@ -109,6 +119,7 @@ def connect(
         services=services,
         documents=Documents(store),
         registry=Registry(store),
+        leases=leases,
         circuits=circuits,
         store=store,
         live=live,
@@ -138,13 +149,14 @@ async def wire(
 
 
 def _writer(
-    model: BaseChatModel | str | None, settings: Settings, breaker: Breaker, clock: Clock
+    model: BaseChatModel | str | None, settings: Settings, breaker: Breaker, journal: Journal, clock: Clock
 ) -> LlmSummarizer | None:
     if not model:
         return None
     from tidegate.services.models import open_chat
 
-    return LlmSummarizer(open_chat(model, settings.summary, breaker=breaker, clock=clock), settings.summary)
+    chat = open_chat(model, settings.summary, breaker=breaker, journal=journal, clock=clock)
+    return LlmSummarizer(chat, settings.summary)
 
 
 def _breaker(name: str, settings: ServiceSettings, circuits: Circuits, clock: Clock) -> Breaker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypedDict
 from weakref import WeakKeyDictionary
@@ -33,8 +32,11 @@ class Enricher(Protocol):
         """Say whether asking about this type of entity makes sense."""
         ...
 
-    async def look_up(self, entity: Entity, *, idempotency_key: str) -> Answer[JSON]:
-        """Return what the API knows of the entity; raises a ServiceError where it does not say."""
+    async def look_up(self, entity: Entity) -> Answer[JSON]:
+        """Return what the API knows of the entity; raises a ServiceError where it does not say.
+
+        `attempts` are the requests that this thread made for it: 0 for an answer that another one was given.
+        """
         ...
 
 
@@ -60,22 +62,19 @@ def enrich_step(
     async def enrich(work: Work, config: RunnableConfig) -> dict[str, Any]:
         if enricher is None:
             return {}
-        thread_id = str(config.get("configurable", {}).get("thread_id", ""))
-
         earlier = {key: Enrichment.load(record) for key, record in work["enrichments"].items()}
         entities = [Entity.load(entity) for entity in work["entities"].values()]
-        visits = (visit(enricher, entity, earlier.get(entity.id), thread_id) for entity in entities)
+        visits = (visit(enricher, entity, earlier.get(entity.id)) for entity in entities)
         records = await asyncio.gather(*visits)
         return {"enrichments": {key: record.dump() for key, record in zip(work["entities"], records, strict=True)}}
 
-    async def visit(enricher: Enricher, entity: Entity, earlier: Enrichment | None, thread_id: str) -> Enrichment:
+    async def visit(enricher: Enricher, entity: Entity, earlier: Enrichment | None) -> Enrichment:
         attempts, visits = (earlier.attempts, earlier.visits) if earlier else (0, 0)
-        key = idempotency_key(thread_id, entity.id, visits)
         # A look-up's budget runs from its beginning: begun all at once, the last of 1,000 would spend it queueing.
         turn = turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(in_flight))
         try:
             async with turn:
-                answer = await enricher.look_up(entity, idempotency_key=key)
+                answer = await enricher.look_up(entity)
         except NotFound as error:
             return Enrichment(
                 status="not_found", source=enricher.source, attempts=attempts + error.attempts, visits=visits + 1
@@ -99,8 +98,3 @@ def enrich_step(
         )
 
     return enrich
-
-
-def idempotency_key(thread_id: str, entity_id: str, visit: int) -> str:
-    """Return the key that every retry and resume of this visit sends: a new visit is a new request."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{thread_id}\n{entity_id}\n{visit}"))

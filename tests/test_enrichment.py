@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import random
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -39,7 +40,6 @@ from tidegate.telemetry import spans
 from tidegate.testing import ManualClock
 
 NORWICH = Entity(id="0123456789abcdef", text="Norwich", type="LOC", mentions=(Span(start=0, end=7),))
-KEY = "7d1c9f3a-key"
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ async def server() -> AsyncIterator[EnrichmentServer]:
 
 async def look_up(asked: HttpEnricher, entity: Entity = NORWICH) -> Any:
     try:
-        return await asked.look_up(entity, idempotency_key=KEY)
+        return await asked.look_up(entity)
     finally:
         await asked.aclose()
 
@@ -89,7 +89,7 @@ async def test_an_entity_is_posted_as_json_and_the_answer_is_returned(server: En
     assert (request.method, request.path) == ("POST", "/enrich")
     assert request.json == {"id": NORWICH.id, "text": "Norwich", "type": "LOC"}
     assert request.headers["content-type"] == "application/json"
-    assert request.headers["idempotency-key"] == KEY
+    assert uuid.UUID(request.headers["idempotency-key"]).version == 4
 
 
 async def test_what_a_date_or_an_amount_means_is_sent_along(server: EnrichmentServer) -> None:
@@ -102,16 +102,14 @@ async def test_every_attempt_carries_the_same_key(server: EnrichmentServer) -> N
     server._script[:] = [503, "reset"]
     answer = await look_up(enricher(server.url))
     assert answer.attempts == 3
-    assert [request.headers["idempotency-key"] for request in server.requests] == [KEY] * 3
+    assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
 
 
 async def test_after_the_third_failure_no_request_starts(server: EnrichmentServer) -> None:
     server.down(503)
     asked = enricher(server.url, attempts=10, concurrency=1)
     entities = [NORWICH.model_copy(update={"id": str(number)}) for number in range(20)]
-    found = await asyncio.gather(
-        *(asked.look_up(entity, idempotency_key=entity.id) for entity in entities), return_exceptions=True
-    )
+    found = await asyncio.gather(*(asked.look_up(entity) for entity in entities), return_exceptions=True)
     await asked.aclose()
     assert len(server.requests) == 3
     assert all(isinstance(outcome, CircuitOpen) for outcome in found)
@@ -120,7 +118,7 @@ async def test_after_the_third_failure_no_request_starts(server: EnrichmentServe
 async def test_no_more_requests_are_in_flight_than_allowed(server: EnrichmentServer) -> None:
     server._decide = lambda _: Reply(json={"a": 1}, every=0.002)
     asked = enricher(server.url, concurrency=3)
-    await asyncio.gather(*(asked.look_up(NORWICH, idempotency_key=str(number)) for number in range(12)))
+    await asyncio.gather(*(asked.look_up(NORWICH) for _ in range(12)))
     await asked.aclose()
     assert server.most_at_once == 3
 
@@ -282,8 +280,8 @@ async def test_the_gazetteer_walks_the_path_of_a_remote_api() -> None:
 def test_an_enricher_outlives_event_loops() -> None:
     with EnrichmentServer() as server:
         asked = enricher(server.url)
-        for number in range(3):
-            answer = asyncio.run(asked.look_up(NORWICH, idempotency_key=str(number)))
+        for _ in range(3):
+            answer = asyncio.run(asked.look_up(NORWICH))
             assert answer.value["name"] == "Norwich"
 
 
@@ -403,7 +401,7 @@ async def test_a_cancelled_request_gives_its_connection_back(server: EnrichmentS
 
     server._decide = hang
     asked = enricher(server.url)
-    task = asyncio.create_task(asked.look_up(NORWICH, idempotency_key=KEY))
+    task = asyncio.create_task(asked.look_up(NORWICH))
     await seen.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -213,15 +213,6 @@ async def test_an_entity_that_fails_alone_is_tried_in_later_executions_five_time
     assert not result.missing[0].retryable
 
 
-async def test_the_same_idempotency_key_goes_with_every_retry_and_a_new_one_with_a_new_visit(worlds: Any) -> None:
-    world = worlds(attempts=2, failure_threshold=99)
-    world.places.fails = {"Cairo": Transient}
-    await world.executions().advance("t", await world.take_in("Cairo"))
-    await world.executions().advance("t", None)
-    first, second, third, fourth = world.places.keys
-    assert first == second != third == fourth
-
-
 async def test_a_complete_thread_runs_nothing_again(worlds: Any) -> None:
     world = worlds()
     start = await world.take_in(TEXT)

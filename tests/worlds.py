@@ -33,6 +33,7 @@ from tidegate.state import (
 )
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
+from tidegate.store.leases import Leases
 from tidegate.store.registry import Registry
 from tidegate.store.schema import STORE
 from tidegate.testing import ManualClock
@@ -80,7 +81,6 @@ class Places:
     down: bool = False
     fails: dict[str, type[ServiceError]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
     goes_down_after: int | None = None
     clock: ManualClock | None = None
     seconds_after_an_answer: float = 0.0
@@ -91,10 +91,9 @@ class Places:
     def covers(self, entity_type: str) -> bool:
         return entity_type == "LOC"
 
-    async def look_up(self, entity: Entity, *, idempotency_key: str) -> Answer[JSON]:
+    async def look_up(self, entity: Entity) -> Answer[JSON]:
         async def ask(attempt: int) -> JSON:
             self.asked.append(entity.text)
-            self.keys.append(idempotency_key)
             await asyncio.sleep(self.pause)
             if self.goes_down_after is not None and len(self.asked) > self.goes_down_after:
                 self.down = True
@@ -199,7 +198,7 @@ class World:
     def executions(self) -> Executions:
         """Start anew over the same store, as another process would."""
         graph = build_graph(self.services, self.settings).compile(checkpointer=self.saver)
-        return Executions(graph, self.services, Registry(self.database))
+        return Executions(graph, self.services, Registry(self.database), Leases(self.database))
 
     async def take_in(self, text: str) -> Input:
         """Store a document and return the input that starts a thread on it."""

@@ -15,7 +15,9 @@ TidegateError
 │   ├── ThreadNotFound            no thread has this ID
 │   ├── DocumentMismatch          the thread ID belongs to another document
 │   ├── IncompatibleThread        its stored state does not fit this code
-│   └── CheckpointDamaged         its stored state cannot be read
+│   ├── CheckpointDamaged         its stored state cannot be read
+│   ├── ThreadBusy                another process runs it: wait
+│   └── LeaseLost                 another process took it over; this one stopped
 ├── StoreError                  look at the disk, or at the file that things are kept in
 │   └── StoreDamaged              restore the file from a copy
 ├── WrongThread                 call from another thread or event loop, as the message says
@@ -26,13 +28,15 @@ TidegateError
     ├── Refused                   the service rejects these credentials
     ├── Permanent                 this request will never succeed
     ├── NotFound                  the service answered: there is no such thing
+    ├── OutcomeUnknown            an earlier request was not answered, and must not be repeated
     ├── BudgetExceeded            the time allowed for the whole call is used up
     └── CircuitOpen               try again in `retry_in`, or take another route now
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 
 class TidegateError(Exception):
@@ -145,6 +149,22 @@ class StoreDamaged(StoreError):
     """A part of a database cannot be read; the rest of it can."""
 
 
+class ThreadBusy(ThreadError):
+    """Another process runs the thread; `until` is when its lease ends unless renewed, in seconds since 1970."""
+
+    def __init__(self, thread_id: str, problem: str, *, until: float) -> None:
+        """Keep until when to wait."""
+        super().__init__(thread_id, problem)
+        self.until = until
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), until=self.until), (self.thread_id, self.problem)
+
+
+class LeaseLost(ThreadError):
+    """Another process took the thread over, so this one neither writes to it nor calls a service for it any more."""
+
+
 class WrongThread(TidegateError):
     """A blocking call on the pipeline's own event loop, or a stream on another one."""
 
@@ -213,6 +233,12 @@ class NotFound(ServiceError):
     """The service answered that there is no such thing."""
 
     kind = "not_found"
+
+
+class OutcomeUnknown(ServiceError):
+    """A request was made and its answer never came, so that repeating it might do the same thing twice."""
+
+    kind = "outcome_unknown"
 
 
 class BudgetExceeded(ServiceError):

@@ -27,6 +27,7 @@ from tidegate.errors import SettingsError
 Policy: TypeAlias = Literal["degrade", "wait", "fail"]
 _log = logging.getLogger(__name__)
 MIB = 1024 * 1024
+DAY = 86400.0
 _SECRET_NAME = re.compile(r"(?:^|[_-])(?:key|token|secret|password|authorization)$|apikey", re.IGNORECASE)
 _USERINFO = re.compile(r"://[^/@\s]+@")
 
@@ -84,6 +85,14 @@ class SummarySettings(ServiceSettings):
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for init_chat_model")
 
 
+class JournalSettings(_Section):
+    """The journal of calls to services. Durations are in seconds."""
+
+    enabled: bool = Field(default=True, description="record answers, and replay them instead of asking again")
+    ttl: float = Field(default=30 * DAY, gt=0, description="seconds for which an answer is replayed")
+    not_found_ttl: float = Field(default=1 * DAY, gt=0, description="seconds for which 'not found' is replayed")
+
+
 class Settings(BaseSettings):
     """All settings; `Settings.read()` reads them. Variables are TIDEGATE_MODEL, TIDEGATE_ENRICHMENT__URL and so on."""
 
@@ -107,6 +116,10 @@ class Settings(BaseSettings):
     max_expanded_bytes: int = Field(default=200 * MIB, ge=1, description="most that a zip-based document may expand to")
     max_rounds: int = Field(default=3, ge=1, description="times that one execution asks a service for what it lacks")
     max_visits: int = Field(default=5, ge=1, description="executions that try to get one missing item")
+    lease_ttl: float = Field(
+        default=30.0, ge=1.0, description="seconds of silence after which a process loses the thread that it runs"
+    )
+    journal: JournalSettings = Field(default_factory=lambda: JournalSettings())
     enrichment: EnrichmentSettings = Field(default_factory=lambda: EnrichmentSettings())
     summary: SummarySettings = Field(default_factory=lambda: SummarySettings())
 

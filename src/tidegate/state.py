@@ -120,9 +120,10 @@ class Enrichment(_Flowing):
 
     `enriched`: `data` is its answer. `not_found`: it knows no such thing, or does not cover this type (`attempts` 0).
     `failed`: the attempts came to nothing. `deferred`: no attempt was admitted, the circuit was open.
-    `attempts` counts requests over the thread's life, `visits` the executions that tried and were not cut short by an
-    open circuit or refused credentials, which say nothing of this entity; `error` says what the last
-    failure was, never quoting the answer; `since` is when it was first missed (ISO 8601, UTC).
+    `attempts` counts requests over the thread's life (none for an answer that another thread was given), `visits` the
+    executions that tried and were not cut short by an open circuit or refused credentials, which say nothing of this
+    entity; `error` says what the last failure was, never quoting the answer; `since` is when it was first missed
+    (ISO 8601, UTC).
     """
 
     status: Literal["enriched", "not_found", "failed", "deferred"]
@@ -267,6 +268,9 @@ class State(Input, total=False):
 
 EXECUTION = "tidegate_execution"
 """Key of `config["configurable"]`: the ID of this execution, which bounds the rounds a gate allows."""
+
+LEASE = "__tidegate_lease"
+"""Key of `config["configurable"]`: `{"thread_id", "epoch"}` of the lease; LangGraph stores no key that begins so."""
 
 WHEN_OPEN = "tidegate_when_open"
 """Key of `config["configurable"]`: the policy for this execution, in place of each service's own."""

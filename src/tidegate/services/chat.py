@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from langchain_core.exceptions import (
     ContextOverflowError,
@@ -20,12 +23,17 @@ from langgraph.constants import TAG_NOSTREAM
 from tidegate.errors import NotFound, Permanent, Refused, ServiceError, Transient
 from tidegate.resilience.failures import from_status
 from tidegate.resilience.guard import Answer, Guard
-from tidegate.state import Usage
+from tidegate.resilience.journal import Call, Journal
+from tidegate.state import JSON, Usage
 from tidegate.store.clock import Clock
 from tidegate.telemetry import spans
 
 T = TypeVar("T")
 
+_TAKE_HEADERS = ("openai", "anthropic")  # LangChain's models that pass headers on to the request
+_UNSHAPING = re.compile(
+    r"key|secret|password|token$|header|url|base|endpoint|timeout|retries|client|proxy|organi[sz]ation"
+)
 _WITHHELD = frozenset({"content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content"})
 _CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
 _UNPAID = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -67,7 +75,9 @@ class Chat:
         name: str,
         options: Mapping[str, Any],
         guard: Guard,
+        journal: Journal | None,
         clock: Clock,
+        is_built: bool,
     ) -> None:
         """Made by `open_chat`."""
         self.model = f"{provider}:{name}"
@@ -76,6 +86,10 @@ class Chat:
         self._provider = provider
         self._name = name
         self._guard = guard
+        self._journal = journal
+        self._takes_headers = provider in _TAKE_HEADERS and is_built
+        described = json.dumps(model.asdict(), sort_keys=True, default=lambda value: type(value).__name__)
+        self._shape = [provider, name, described, shaping(options)]
         self._clock = clock
 
     async def ask(
@@ -88,28 +102,58 @@ class Chat:
     ) -> Answer[T]:
         """Ask until the model gives an answer that `read` can use; `read` returns None for one that it cannot.
 
-        Where the graph is streamed in LangGraph's mode `messages`, so is the answer, unless `streamed` is False.
+        Where the graph is streamed in LangGraph's mode `messages`, so is the answer, unless `streamed` is False. One
+        that the journal has is replayed, at once and whole; its tokens are on the bill, and on no meter.
 
         Raises:
+            LeaseLost: as `Journal.call`.
             ServiceError: as `Guard.call`. An answer that `read` could not use is `Transient`; one that was
                 withheld, or cut off before anything usable, is `Permanent`.
         """
-        tags = [] if streamed else [TAG_NOSTREAM]
+        requests = bill.requests
 
-        async def attempt(number: int) -> T:
+        async def ask(key: str) -> Answer[JSON]:
+            return await self._call(messages, read, key, bill, streamed=streamed)
+
+        if self._journal is None:
+            answer = await ask(str(uuid.uuid4()))
+        else:
+            prompt = [[message.type, message.content] for message in messages]
+            call = Call.of(self._guard.name, "chat", self._shape, prompt)
+            answer = await self._journal.call(call, ask, usable=lambda said: read(said["text"]) is not None)
+        if bill.requests == requests and answer.value["usage"] is not None:  # a replay: what it cost is told, not paid
+            bill.add(Usage.load(answer.value["usage"]))
+        return Answer(cast("T", read(answer.value["text"])), answer.attempts)
+
+    async def _call(
+        self,
+        messages: Sequence[BaseMessage],
+        read: Callable[[str], T | None],
+        idempotency_key: str,
+        bill: Bill,
+        *,
+        streamed: bool,
+    ) -> Answer[JSON]:
+        """Ask the model, until it gives an answer that can be used; return its `text`, and the `usage` of that."""
+        tags = [] if streamed else [TAG_NOSTREAM]
+        headers = {"Idempotency-Key": idempotency_key}
+        options: dict[str, Any] = {"extra_headers": headers} if self._takes_headers else {}
+
+        async def attempt(number: int) -> JSON:
+            if self._journal is not None:
+                await self._journal.confirm()
             bill.requests += 1
             with spans.chat(self._name, self._provider, attempt=number) as span:
                 try:
-                    message = await self._model.ainvoke(list(messages), {"tags": tags})
+                    message = await self._model.ainvoke(list(messages), {"tags": tags}, **options)
                 except Exception as error:
                     raise self._failure(error) from error
                 if (usage := _usage(message)) is not None:
                     bill.add(usage)
                     span.usage(usage.input_tokens, usage.output_tokens)
-                value = read(message.text)
-                if value is None:
+                if read(message.text) is None:
                     raise self._unusable(message)
-                return value
+                return {"text": message.text, "usage": usage and usage.dump()}
 
         return await self._guard.call(attempt)
 
@@ -152,6 +196,21 @@ class Chat:
         if isinstance(error, OSError) or "Connect" in kind:
             return Transient(service, f"no connection ({kind})")
         return Transient(service, f"no usable answer ({kind})")
+
+
+def shaping(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that shape an answer, as JSON; of objects only their type.
+
+    Those that say how to reach the model, such as its API key, are left out.
+    """
+    plain = (str, int, float, bool, type(None))
+    return {
+        name: value
+        if isinstance(value, plain)
+        else json.dumps(value, sort_keys=True, default=lambda o: type(o).__name__)
+        for name, value in options.items()
+        if not _UNSHAPING.search(name)
+    }
 
 
 def no_failure(error: BaseException) -> ServiceError | None:

@@ -8,6 +8,8 @@ import math
 import random as randomness
 import re
 import typing
+import unicodedata
+import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,6 +19,7 @@ import httpx
 from tidegate.errors import NotFound, SettingsError
 from tidegate.resilience.breaker import Breaker
 from tidegate.resilience.guard import Answer, Guard
+from tidegate.resilience.journal import Call, Journal
 from tidegate.services import gazetteer, http
 from tidegate.settings import EnrichmentSettings
 from tidegate.state import JSON, Entity, EntityType
@@ -30,6 +33,7 @@ _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 _PLACEHOLDERS = ("id", "text", "type")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VISIBLE = re.compile(r"[\x20-\x7e\t]*")
+_CREDENTIAL = re.compile(r"auth|key|token|secret|password|cookie|signature", re.IGNORECASE)  # changes no answer
 _OURS = frozenset({"idempotency-key", "content-length", "transfer-encoding"})
 _GAZETTEER = "http://gazetteer/enrich"  # no host has to have this name: requests go straight to the application
 
@@ -46,10 +50,13 @@ class HttpEnricher:
         settings: EnrichmentSettings,
         *,
         breaker: Breaker,
+        journal: Journal | None = None,
         clock: Clock | None = None,
         random: randomness.Random | None = None,
     ) -> None:
         """Check the settings; nothing is sent yet. The circuit's name becomes that of the service.
+
+        Without a journal, every answer is asked for again. The gazetteer does without: its answers are free.
 
         Raises:
             SettingsError: a setting is missing or does not fit. The message names it.
@@ -74,6 +81,10 @@ class HttpEnricher:
         self._body = settings.body
         self._result = settings.result.split(".") if settings.result else []
         self._max_bytes = settings.max_response_bytes
+        self._journal = journal if settings.adapter == "http" else None
+        self._sends_id = "{id}" in self._url or "{id}" in json.dumps(settings.body)
+        shaping = {name.lower(): value for name, value in self._headers.items() if not _CREDENTIAL.search(name)}
+        self._shape = [self._method, self._url, self._body, self._result, shaping]
         self._clients = http.Clients(
             timeout=settings.attempt_timeout, connections=settings.concurrency, transport=transport
         )
@@ -88,15 +99,24 @@ class HttpEnricher:
         """Say whether the API is asked about entities of this type."""
         return entity_type in self._types
 
-    async def look_up(self, entity: Entity, *, idempotency_key: str) -> Answer[JSON]:
-        """Ask about one entity; the key is sent with each attempt, so that the API may see that they are one request.
+    async def look_up(self, entity: Entity) -> Answer[JSON]:
+        """Return what the API says of one entity, or said before, as the journal has it.
 
-        The answer is a JSON object of 64-bit numbers and clean text, no deeper than `MAX_DEPTH`.
+        The answer is a JSON object of 64-bit numbers and clean text, no deeper than `MAX_DEPTH`. All requests for it
+        carry one `Idempotency-Key`, so that the API may see that they are one.
 
         Raises:
             NotFound: the API knows no such thing: 404, or an empty answer.
+            LeaseLost: as `Journal.call`.
             ServiceError: as `Guard.call` says.
         """
+        if self._journal is None:
+            return await self._call(entity, str(uuid.uuid4()))
+        asked = [_normal(entity.text), entity.type, entity.value, entity.id if self._sends_id else None]
+        call = Call.of(self.name, "enrich", self._shape, asked)
+        return await self._journal.call(call, lambda key: self._call(entity, key))
+
+    async def _call(self, entity: Entity, idempotency_key: str) -> Answer[JSON]:
         return await self._guard.call(lambda attempt: self._ask(entity, idempotency_key, attempt))
 
     async def aclose(self) -> None:
@@ -104,6 +124,8 @@ class HttpEnricher:
         await self._clients.aclose()
 
     async def _ask(self, entity: Entity, idempotency_key: str, attempt: int) -> JSON:
+        if self._journal is not None:
+            await self._journal.confirm()
         client = await self._clients.here()
         request = client.build_request(
             self._method,
@@ -131,6 +153,7 @@ def open_enricher(
     settings: EnrichmentSettings,
     *,
     breaker: Breaker,
+    journal: Journal | None = None,
     clock: Clock | None = None,
     random: randomness.Random | None = None,
 ) -> HttpEnricher | None:
@@ -141,7 +164,7 @@ def open_enricher(
     """
     if settings.adapter == "none":
         return None
-    return HttpEnricher(settings, breaker=breaker, clock=clock, random=random)
+    return HttpEnricher(settings, breaker=breaker, journal=journal, clock=clock, random=random)
 
 
 def read_answer(body: bytes, result: list[str]) -> JSON | None:
@@ -195,6 +218,11 @@ def _clean_text(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _normal(text: str) -> str:
+    """Return a name as the journal compares it: the same characters and gaps, however they are written."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _field(entity: Entity, name: str) -> str:

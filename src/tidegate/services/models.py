@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tidegate.errors import MissingExtra, SettingsError
 from tidegate.resilience.breaker import Breaker
 from tidegate.resilience.guard import Guard
+from tidegate.resilience.journal import Journal
 from tidegate.services.chat import Chat, no_failure
 from tidegate.settings import SummarySettings
 from tidegate.store.clock import Clock, SystemClock
@@ -36,6 +37,7 @@ def open_chat(
     settings: SummarySettings,
     *,
     breaker: Breaker,
+    journal: Journal | None = None,
     clock: Clock | None = None,
     random: randomness.Random | None = None,
 ) -> Chat:
@@ -55,7 +57,17 @@ def open_chat(
     if isinstance(model, str):
         provider, name = _parsed(model)
         built = _built(provider, name, settings)
-        return Chat(built, provider=provider, name=name, options=settings.options, guard=guard, clock=clock)
+        options = settings.options
+        return Chat(
+            built,
+            provider=provider,
+            name=name,
+            options=options,
+            guard=guard,
+            journal=journal,
+            clock=clock,
+            is_built=True,
+        )
     provider, name = _described(model)
     if retries := _retries(model):
         _log.warning(
@@ -64,7 +76,9 @@ def open_chat(
             name,
             retries,
         )
-    return Chat(model, provider=provider, name=name, options={}, guard=guard, clock=clock)
+    return Chat(
+        model, provider=provider, name=name, options={}, guard=guard, journal=journal, clock=clock, is_built=False
+    )
 
 
 def _parsed(model: str) -> tuple[str, str]:

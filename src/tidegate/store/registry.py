@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass, fields
 from typing import Literal, TypeAlias
 
 from tidegate.store.database import Database
+from tidegate.store.leases import Lease, check
 
 ThreadStatus: TypeAlias = Literal["running", "waiting", "failed", "complete", "degraded"]
 """`running` also after a crash, until the thread is resumed; `waiting` for a circuit; `failed` with an error."""
@@ -39,12 +40,18 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def put(self, record: ThreadRecord) -> None:
-        """Write one thread's record in place of the one before; `updated_at` is set here."""
+    async def put(self, record: ThreadRecord, lease: Lease | None = None) -> None:
+        """Write one thread's record in place of the one before; `updated_at` is set here.
+
+        Raises:
+            LeaseLost: the lease is given, and another process has taken the thread over.
+        """
         values = astuple(record)[:-1]
         marks = ", ".join("?" * len(values))
 
         def upsert(connection: sqlite3.Connection) -> None:
+            if lease is not None:
+                check(connection, lease)
             connection.execute(
                 f"INSERT OR REPLACE INTO threads ({_COLUMNS}) VALUES ({marks}, tidegate_now())",  # noqa: S608 - our names
                 values,

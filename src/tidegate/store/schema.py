@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-STORE = (
-    """
+THREADS = """
     CREATE TABLE documents (
         sha256 TEXT PRIMARY KEY,
         data BLOB NOT NULL,
@@ -24,8 +23,10 @@ STORE = (
         updated_at REAL NOT NULL
     ) STRICT;
     CREATE INDEX threads_by_update ON threads (updated_at)
-    """,
-    """
+"""
+"""Raw documents, and the thread registry."""
+
+CHECKPOINTS = """
     UPDATE documents SET data = tidegate_pack(data);
     CREATE TABLE encryption (
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -81,15 +82,48 @@ STORE = (
         PRIMARY KEY (checkpoint, task_id, idx)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX writes_by_blob ON writes (blob) WHERE blob IS NOT NULL
-    """,
-)
-"""The store's file.
-
-1: documents and the thread registry.
-2: documents packed (see `tidegate.store.codec`), and checkpoints. A row of `checkpoints` without a `body` stands for a
+"""
+"""Documents packed (see `tidegate.store.codec`), and checkpoints. A row of `checkpoints` without a `body` stands for a
 checkpoint that tasks wrote on before it was stored itself. `channel_values` and `writes` hold a small value in `value`,
 and name the blob that holds a large one, which is stored once however many checkpoints, tasks and threads name it.
 `blob_parts` takes large items out of a dictionary's blob, so that a document inside the input of a graph is the blob
 that its channel names. Thread, checkpoint, task and channel names, run IDs, revisions, times and metadata are plain
 text in an encrypted file too; values, the rest of a checkpoint and documents are not.
 """
+
+LEASES = """
+    CREATE TABLE leases (
+        thread_id TEXT PRIMARY KEY,
+        epoch INTEGER NOT NULL,
+        held INTEGER NOT NULL,
+        host TEXT NOT NULL,
+        boot TEXT NOT NULL,
+        pid_namespace TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        started TEXT NOT NULL,
+        ttl REAL NOT NULL,
+        renewed_at REAL NOT NULL,
+        renewed_tick REAL NOT NULL
+    ) STRICT
+"""
+"""Who runs which thread. A row stays when its lease is released: epochs only grow."""
+
+CALLS = """
+    CREATE TABLE calls (
+        cache_key TEXT PRIMARY KEY,
+        service TEXT NOT NULL,
+        operation TEXT NOT NULL,
+        idempotency_key TEXT NOT NULL,
+        thread_id TEXT,
+        intended_at REAL NOT NULL,
+        answered_at REAL,
+        found INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        answer TEXT
+    ) STRICT;
+    CREATE INDEX calls_by_answer ON calls (answered_at)
+"""
+"""The journal: of every call that was begun, the newest intent, and its answer once there is one."""
+
+STORE = (THREADS, CHECKPOINTS, LEASES, CALLS)
+"""The store's file."""

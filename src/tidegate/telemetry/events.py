@@ -1,4 +1,4 @@
-"""What the span that is current should tell: retries, circuits, and where a gate sent the thread."""
+"""What the span that is current should tell: retries, replays, circuits, and where a gate sent the thread."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ def retry_scheduled(*, attempt: int, delay: float, error_type: str) -> None:
         names.RETRY_SCHEDULED,
         {names.RETRY_ATTEMPT: attempt, names.RETRY_DELAY: delay, names.ERROR_TYPE: error_type},
     )
+
+
+def replayed(service: str, operation: str) -> None:
+    """Say that a call was answered from the journal: it made no request and cost nothing."""
+    call = {names.CALL_SERVICE: service, names.CALL_OPERATION: operation}
+    metrics.replays.add(1, call)
+    trace.get_current_span().add_event(names.CALL_REPLAYED, call)
 
 
 def circuit_changed(name: str, from_: str, to: str, reason: str | None) -> None:

@@ -28,4 +28,5 @@ chat_tokens = _meter.create_histogram(
     names.GEN_AI_TOKENS, "{token}", "Tokens of one request to a chat model", explicit_bucket_boundaries_advisory=_TOKENS
 )
 retries = _meter.create_counter(names.RETRIES, "{retry}", "Requests that are to be repeated")
+replays = _meter.create_counter(names.REPLAYS, "{call}", "Calls that were answered from the journal")
 circuit_transitions = _meter.create_counter(names.CIRCUIT_TRANSITIONS, "{transition}", "Changes of a circuit's state")

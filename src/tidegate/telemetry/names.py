@@ -21,6 +21,7 @@ CHAT: Final = "chat"
 CHECKPOINT_PUT: Final = "checkpoint put"
 
 # events
+CALL_REPLAYED: Final = "tidegate.call.replayed"
 RETRY_SCHEDULED: Final = "tidegate.retry.scheduled"
 CIRCUIT_CHANGED: Final = "tidegate.circuit.state_changed"
 
@@ -45,6 +46,8 @@ OPENINFERENCE_KIND: Final = "openinference.span.kind"
 
 # attributes of our own
 ATTEMPT: Final = "tidegate.attempt"
+CALL_OPERATION: Final = "tidegate.call.operation"
+CALL_SERVICE: Final = "tidegate.call.service"
 CHECKPOINT_BYTES: Final = "tidegate.checkpoint.bytes"
 CHECKPOINT_ID: Final = "tidegate.checkpoint.id"
 CHECKPOINT_SOURCE: Final = "tidegate.checkpoint.source"
@@ -71,5 +74,6 @@ CIRCUIT_TRANSITIONS: Final = "tidegate.circuit.transitions"
 GEN_AI_DURATION: Final = "gen_ai.client.operation.duration"
 GEN_AI_TOKENS: Final = "gen_ai.client.token.usage"
 NODE_DURATION: Final = "tidegate.node.duration"
+REPLAYS: Final = "tidegate.replays"
 RETRIES: Final = "tidegate.retries"
 RUN_DURATION: Final = "tidegate.run.duration"

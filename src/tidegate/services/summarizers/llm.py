@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from langchain_core.messages import HumanMessage
 from langchain_core.messages.utils import count_tokens_approximately
 
 from tidegate.errors import CircuitOpen, ServiceError
-from tidegate.services.chat import Bill, Chat
+from tidegate.services.chat import Bill, Chat, shaping
 from tidegate.services.summarizers.citations import Cited, read
 from tidegate.services.summarizers.facts import facts
 from tidegate.services.summarizers.prompt import VERSION, Line, Task, messages
@@ -25,9 +22,6 @@ _log = logging.getLogger(__name__)
 
 _NOTES = 6  # sentences that are noted of one part
 _MOST_PARTS = 40  # parts of a document that are read: with parts of 6,000 tokens, about 1 MB of English
-_UNSHAPING = re.compile(
-    r"key|secret|password|token$|header|url|base|endpoint|timeout|retries|client|proxy|organi[sz]ation"
-)
 
 
 class LlmSummarizer:
@@ -57,7 +51,7 @@ class LlmSummarizer:
         """
         settings = self._settings
         return hash_of(
-            [self.name, self.model, _shaping(self._chat.options)],
+            [self.name, self.model, shaping(self._chat.options)],
             [settings.max_sentences, settings.chunk_tokens, self._most_parts],
             [document.id, document.converter, document.title],
             [fact.text for fact in facts(entities, enrichments)],
@@ -181,15 +175,3 @@ def _tokens(text: str) -> int:
     """Estimate tokens, four bytes of UTF-8 each: a character of Chinese, three bytes, is nearly a token."""
     size = len(text.encode(errors="replace"))
     return count_tokens_approximately([HumanMessage(text)], chars_per_token=4 * max(1, len(text)) / max(1, size))
-
-
-def _shaping(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that shape an answer, as JSON; of objects only their type."""
-    plain = (str, int, float, bool, type(None))
-    return {
-        name: value
-        if isinstance(value, plain)
-        else json.dumps(value, sort_keys=True, default=lambda o: type(o).__name__)
-        for name, value in options.items()
-        if not _UNSHAPING.search(name)
-    }

@@ -1,0 +1,305 @@
+"""Leases: a thread is run by one process at a time, and whoever lost it changes nothing any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from tidegate.errors import LeaseLost, ThreadBusy
+from tidegate.state import LEASE
+from tidegate.store.clock import Clock, SystemClock
+from tidegate.store.database import BUSY_TIMEOUT, Database
+from tidegate.store.owner import Owner
+
+_log = logging.getLogger(__name__)
+
+_READ: Final = """
+    SELECT epoch, held, ttl, tidegate_now(), tidegate_now() - renewed_at, tidegate_ticks() - renewed_tick,
+        host, boot, pid_namespace, pid, started
+    FROM leases WHERE thread_id = ?
+"""
+_TAKE: Final = """
+    INSERT INTO leases (thread_id, epoch, held, host, boot, pid_namespace, pid, started, ttl, renewed_at, renewed_tick)
+    VALUES (?, 1, 1, ?, ?, ?, ?, ?, ?, tidegate_now(), tidegate_ticks())
+    ON CONFLICT (thread_id) DO UPDATE SET epoch = leases.epoch + 1, held = 1, host = excluded.host,
+        boot = excluded.boot, pid_namespace = excluded.pid_namespace, pid = excluded.pid, started = excluded.started,
+        ttl = excluded.ttl, renewed_at = excluded.renewed_at, renewed_tick = excluded.renewed_tick
+    WHERE leases.epoch = ?
+    RETURNING epoch
+"""
+_RENEW: Final = """
+    UPDATE leases SET renewed_at = tidegate_now(), renewed_tick = tidegate_ticks()
+    WHERE thread_id = ? AND epoch = ? AND held = 1
+"""
+_RELEASE: Final = "UPDATE leases SET held = 0 WHERE thread_id = ? AND epoch = ?"
+_BOUND: Final = "UPDATE leases SET renewed_at = tidegate_now() WHERE thread_id = ? AND renewed_at > tidegate_now()"
+_CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held = 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to run a thread. `epoch` grows with every holder, so that it tells the present one from all before."""
+
+    thread_id: str
+    epoch: int
+
+    def configurable(self) -> dict[str, Any]:
+        """Return what `config["configurable"]` has to hold, for the savers to check."""
+        return {LEASE: {"thread_id": self.thread_id, "epoch": self.epoch}}
+
+
+@dataclass(slots=True, eq=False)
+class _Holding:
+    """A lease that an execution holds. `renewed` is the monotonic and the wall-clock time of its last renewal."""
+
+    leases: Leases
+    lease: Lease
+    task: asyncio.Task[Any]
+    renewed: tuple[float, float]
+    is_lost: bool = False
+    is_over: bool = False
+
+    def lose(self) -> None:
+        """Cancel the execution, from any thread."""
+        self.task.get_loop().call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if not self.is_lost and not self.is_over:
+            self.is_lost = True
+            self.task.cancel()
+
+
+# Not the config of a node, which the services behind it do not see. Tasks, `asyncio.to_thread` and LangGraph's branches
+# inherit it.
+_holding: ContextVar[_Holding | None] = ContextVar("tidegate-lease", default=None)
+
+
+class Leases:
+    """Who runs which thread, in the store's database.
+
+    An owner that has died on this machine is known to be dead, so that its threads can be taken over at once; any other
+    keeps a thread until it was silent for the TTL. On one machine the TTL is measured by monotonic time, and no step of
+    the wall clock counts. Between machines a clock that was set back lengthens a lease to one TTL from the first
+    attempt to take it, at most.
+    """
+
+    def __init__(
+        self, database: Database, *, ttl: float = 30.0, owner: Owner | None = None, clock: Clock | None = None
+    ) -> None:
+        """Use the database, which stays the caller's to close. `ttl` is in seconds; the heartbeat is a third of it.
+
+        `clock` is that of the heartbeat. It is apart from the database's, which a test may move as it likes.
+        """
+        self._database = database
+        self._ttl = ttl
+        self._owner = owner
+        self._clock = clock or SystemClock()
+
+    async def acquire(self, thread_id: str) -> Lease:
+        """Take a thread's lease.
+
+        Raises:
+            ThreadBusy: another execution holds it; the message says which process, and until when.
+        """
+        owner = self._owner or Owner.current()  # asked anew each time, since the process may be a fork
+
+        def take(connection: sqlite3.Connection) -> Lease | ThreadBusy:
+            while True:
+                row = connection.execute(_READ, (thread_id,)).fetchone()
+                if row is not None and (busy := _busy(thread_id, row, owner)) is not None:
+                    connection.execute(_BOUND, (thread_id,))
+                    return busy
+                values = (owner.host, owner.boot, owner.pid_namespace, owner.pid, owner.started, self._ttl)
+                taken = connection.execute(_TAKE, (thread_id, *values, row[0] if row else 0)).fetchone()
+                if taken is not None:  # else another was faster, as can be where transactions run side by side
+                    return Lease(thread_id, int(taken[0]))
+
+        found = await self._database.write(take)
+        if isinstance(found, ThreadBusy):
+            raise found
+        return found
+
+    async def renew(self, lease: Lease) -> None:
+        """Begin the TTL anew.
+
+        Raises:
+            LeaseLost: another process has taken the thread over.
+        """
+
+        def update(connection: sqlite3.Connection) -> int:
+            return connection.execute(_RENEW, (lease.thread_id, lease.epoch)).rowcount
+
+        if not await self._database.write(update):
+            raise _lost(lease.thread_id)
+
+    async def release(self, lease: Lease) -> None:
+        """Give the thread back, even if the caller is cancelled; one that was lost is another's, and stays so."""
+
+        def update(connection: sqlite3.Connection) -> None:
+            connection.execute(_RELEASE, (lease.thread_id, lease.epoch))
+
+        await asyncio.shield(asyncio.wrap_future(self._database.submit(update)))
+
+    @asynccontextmanager
+    async def hold(self, thread_id: str) -> AsyncIterator[Lease]:
+        """Hold a thread's lease inside the block, renewing it, and give it back at the end.
+
+        Once it is lost, whether the heartbeat, a saver or the journal finds out, the task that runs the block is
+        cancelled: refusing what it saves does not keep it from making further calls (16 to 18, LangGraph 1.2.22).
+
+        Raises:
+            ThreadBusy: as `acquire`.
+            LeaseLost: another process took the thread over meanwhile.
+        """
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a lease is held by a task; await this in one")
+        cancelling = task.cancelling()
+        began = self._time()
+        lease = await self.acquire(thread_id)
+        holding = _Holding(self, lease, task, began)
+        token = _holding.set(holding)
+        beating = asyncio.create_task(self._beat(holding))
+        try:
+            yield lease
+        except asyncio.CancelledError:
+            if not holding.is_lost or task.cancelling() - 1 > cancelling:  # somebody else cancels it, too
+                raise
+            raise _lost(thread_id) from None
+        finally:
+            holding.is_over = True
+            if holding.is_lost:
+                task.uncancel()
+            _holding.reset(token)
+            beating.cancel()
+            await self.release(lease)
+
+    async def _beat(self, holding: _Holding) -> None:
+        while True:
+            await self._clock.sleep(self._ttl / 3)
+            began = self._time()
+            try:
+                await self.renew(holding.lease)
+            except LeaseLost:
+                holding.lose()
+                return
+            except Exception:  # noqa: BLE001 - whatever ails the database, the next beat may find it well
+                _log.warning("the lease of thread %s could not be renewed", holding.lease.thread_id, exc_info=True)
+            else:
+                holding.renewed = began
+
+    def current(self) -> Lease | None:
+        """Return the lease that the execution around the caller holds here, None outside of any."""
+        holding = _holding.get()
+        return holding.lease if holding is not None and holding.leases is self else None
+
+    async def confirm(self) -> None:
+        """Make sure, before a call to a service, that the execution around the caller still holds its lease.
+
+        Costs nothing while the TTL of the last renewal runs, in which nobody else can have taken it.
+
+        Raises:
+            LeaseLost: another process has taken the thread over.
+        """
+        holding = _holding.get()
+        if holding is None or holding.leases is not self:
+            return
+        # Both clocks: the monotonic one stands still while a virtual machine is paused.
+        if all(now - renewed < self._ttl for now, renewed in zip(self._time(), holding.renewed, strict=True)):
+            return
+        lease = holding.lease
+        with stopping():
+            await self._database.read(lambda connection: check(connection, lease))
+
+    def _time(self) -> tuple[float, float]:
+        return self._clock.monotonic(), self._clock.now()
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Stop the execution around the caller if the block finds its lease lost."""
+    try:
+        yield
+    except LeaseLost:
+        if (holding := _holding.get()) is not None:
+            holding.lose()
+        raise
+
+
+def check(connection: sqlite3.Connection, lease: Lease) -> None:
+    """Make sure that the lease is still held, for the rest of the caller's writing transaction.
+
+    Raises:
+        LeaseLost: another process has taken the thread over, or the lease was given back.
+    """
+    # SQLite has one writer at a time. Elsewhere, the row must not change before the transaction ends.
+    sql = _CHECK if isinstance(connection, sqlite3.Connection) else f"{_CHECK} FOR SHARE"
+    if connection.execute(sql, (lease.thread_id, lease.epoch)).fetchone() is None:
+        raise _lost(lease.thread_id)
+
+
+def check_lease(connection: sqlite3.Connection, config: Mapping[str, Any]) -> None:
+    """Do the same for the lease that a saver's `config` carries; without one, and for other threads, nothing.
+
+    Raises:
+        LeaseLost: as `check`.
+    """
+    if (lease := lease_in(config)) is not None:
+        check(connection, lease)
+
+
+def check_lease_in(database: Path, config: Mapping[str, Any]) -> None:
+    """Do what `check_lease` does, for a saver whose checkpoints are not in the store's `database`.
+
+    Nothing keeps the lease from being lost after this: whoever takes it has to wait for the saver's own lock.
+
+    Raises:
+        LeaseLost: as `check`; also if there is no such database.
+    """
+    lease = lease_in(config)
+    if lease is None:
+        return
+    try:
+        opened = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT)
+    except sqlite3.OperationalError:
+        raise _lost(lease.thread_id) from None
+    with closing(opened) as connection:
+        check(connection, lease)
+
+
+def lease_in(config: Mapping[str, Any]) -> Lease | None:
+    """Return the lease that a config carries for its thread, None if there is none: LangGraph is used by itself."""
+    configurable = config.get("configurable", {})
+    carried = configurable.get(LEASE)
+    if carried is None or carried["thread_id"] != str(configurable.get("thread_id")):
+        return None
+    return Lease(carried["thread_id"], carried["epoch"])
+
+
+def _busy(thread_id: str, row: tuple[Any, ...], asking: Owner) -> ThreadBusy | None:
+    _, held, ttl, now, elapsed, ticks, *described = row
+    holder = Owner(*described)
+    same_boot = holder.boot != "" and holder.boot == asking.boot
+    remaining = ttl - ticks if same_boot else min(ttl, ttl - elapsed)
+    if not held or remaining <= 0 or holder.is_dead():
+        return None
+    until = datetime.fromtimestamp(now + remaining, UTC)
+    problem = (
+        f"is being run by process {holder.pid} on {holder.host}, until {until:%H:%M:%S} UTC unless that goes on; "
+        "wait for it, or stop that process"
+    )
+    return ThreadBusy(thread_id, problem, until=now + remaining)
+
+
+def _lost(thread_id: str) -> LeaseLost:
+    return LeaseLost(
+        thread_id, "was taken over by another process, since this one was silent for too long; look at it there"
+    )
