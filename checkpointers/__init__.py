@@ -17,15 +17,20 @@ __all__ = ["Location", "locate", "open_checkpointer"]
 
 @asynccontextmanager
 async def open_checkpointer(url: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
-    """Open the saver that `url` names: `sqlite:///tidegate.db`, `file:///folder` or `memory:`.
+    """Open the saver that `url` names: `sqlite:///tidegate.db`, `file:///folder`, `postgresql://host/db` or `memory:`.
 
-    The file, or the last folder of the path, is created if need be.
+    The file, the last folder of the path, or the schema in the database is created if need be.
 
     Raises:
-        SettingsError: no saver has this URL, or its file cannot be used; the message says what to change.
+        SettingsError: no saver has this URL, or its file or server cannot be used; the message says what to change.
     """
     location = locate(url)
-    if location.checkpoints is None:
+    if location.server is not None:
+        from tidegate.checkpointers.postgres import PostgresSaver
+
+        async with PostgresSaver.open(location.server) as saver:
+            yield saver
+    elif location.checkpoints is None:
         from tidegate.checkpointers.memory import MemorySaver
 
         yield MemorySaver()
@@ -36,5 +41,5 @@ async def open_checkpointer(url: str) -> AsyncIterator[BaseCheckpointSaver[Any]]
     else:
         from tidegate.checkpointers.sqlite import SqliteSaver
 
-        async with SqliteSaver.open(location.checkpoints) as saver:
-            yield saver
+        async with SqliteSaver.open(location.checkpoints) as sqlite:
+            yield sqlite

@@ -10,7 +10,7 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
-from tidegate.checkpointers import locate
+from tidegate.checkpointers import Location, locate
 from tidegate.graph.services import Services
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
@@ -29,6 +29,7 @@ from tidegate.store.documents import Documents
 from tidegate.store.live import LiveDatabase
 from tidegate.store.registry import Registry
 from tidegate.store.schema import STORE
+from tidegate.store.transactions import Store
 from tidegate.telemetry import events
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Wired:
     documents: Documents
     registry: Registry
     circuits: Circuits
-    store: Database
+    store: Store
     live: Database
     settings: Settings
     owned_enricher: HttpEnricher | None
@@ -87,9 +88,11 @@ def connect(
     """
     clock = clock or SystemClock()
     location = locate(settings.checkpoints)
-    store = Database(location.store, STORE, clock=clock)
+    store = _store(location, clock)
     live = LiveDatabase(location.live, clock=clock)
-    circuits: Circuits = MemoryCircuits(clock) if location.kind == "memory" else SqliteCircuits(live)
+    # With PostgreSQL circuits are still each process's own: they are not kept in a database on another machine yet.
+    in_memory = location.kind in ("memory", "postgres")
+    circuits: Circuits = MemoryCircuits(clock) if in_memory else SqliteCircuits(live)
     enrichment_circuit = _breaker("enrichment", settings.enrichment, circuits, clock)
     model_circuit = _breaker("model", settings.summary, circuits, clock)
     owned = None if enricher else open_enricher(settings.enrichment, breaker=enrichment_circuit, clock=clock)
@@ -134,6 +137,14 @@ async def wire(
         yield wired
     finally:
         await wired.aclose()
+
+
+def _store(location: Location, clock: Clock) -> Store:
+    if location.server is None:
+        return Database(location.store, STORE, clock=clock)
+    from tidegate.store.postgres import PostgresDatabase
+
+    return PostgresDatabase(location.server, STORE, clock=clock)
 
 
 def _writer(

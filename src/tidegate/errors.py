@@ -15,7 +15,9 @@ TidegateError
 │   ├── ThreadNotFound            no thread has this ID
 │   ├── DocumentMismatch          the thread ID belongs to another document
 │   ├── IncompatibleThread        its stored state does not fit this code
-│   └── CheckpointDamaged         its stored state cannot be read
+│   ├── CheckpointDamaged         its stored state cannot be read
+│   └── LeaseLost                 another process has taken it over; this one must stop
+├── StoreUnavailable            bring the database back, then resume
 ├── WrongThread                 call from another thread or event loop, as the message says
 ├── StateInvalid                stored state does not fit this code; a thread's becomes IncompatibleThread
 └── ServiceError                what a call to a service came to
@@ -123,6 +125,14 @@ class IncompatibleThread(ThreadError):
 
 class CheckpointDamaged(ThreadError):
     """A stored checkpoint cannot be read."""
+
+
+class LeaseLost(ThreadError):
+    """Another process runs the thread now: nothing that this one does counts any more."""
+
+
+class StoreUnavailable(TidegateError):
+    """The database cannot be reached, or was lost in the middle; what was stored before is there."""
 
 
 class WrongThread(TidegateError):
