@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 from tidegate.checkpointers.url import Location, locate
 from tidegate.errors import SettingsError
@@ -14,7 +14,9 @@ from tidegate.errors import SettingsError
 if TYPE_CHECKING:  # each saver is imported when it is opened: LangGraph alone takes half a second
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
-    from tidegate.store.database import Database
+    from tidegate.store.codec import Key
+    from tidegate.store.database import Database, Synchronous
+    from tidegate.store.transactions import Store
 
 __all__ = ["Location", "locate", "open_checkpointer", "open_checkpointer_sync"]
 
@@ -23,13 +25,13 @@ __all__ = ["Location", "locate", "open_checkpointer", "open_checkpointer_sync"]
 async def open_checkpointer(
     url: str,
     *,
-    store: Database | None = None,
-    key: bytes | Callable[[], bytes] | None = None,
-    synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    store: Store | None = None,
+    key: Key | None = None,
+    synchronous: Synchronous = "FULL",
 ) -> AsyncIterator[BaseCheckpointSaver[Any]]:
-    """Open the saver that `url` names: `sqlite:///tidegate.db`, `file:///folder` or `memory:`.
+    """Open the saver that `url` names: `sqlite:///tidegate.db`, `file:///folder`, `postgresql://host/db` or `memory:`.
 
-    The file, or the last folder of the path, is created if need be.
+    The file, the last folder of the path, or the schema in the database is created if need be.
 
     What follows is for SQLite. With `synchronous="FULL"` what was stored outlasts a power cut; with `"NORMAL"` it
     outlasts a crash, and a power cut may take the last commits. `key` encrypts what is stored, with 16, 24 or 32 bytes;
@@ -37,7 +39,7 @@ async def open_checkpointer(
     owner keeps more in it: it is used as it is, and left open.
 
     Raises:
-        SettingsError: no saver has this URL, or its file cannot be used; the message says what to change.
+        SettingsError: no saver has this URL, or its file or server cannot be used; the message says what to change.
     """
     location = locate(url)
     if location.kind == "sqlite" and store is None:
@@ -47,6 +49,12 @@ async def open_checkpointer(
             yield _sqlite(database)
         finally:
             await database.close()
+    elif location.server is not None:
+        _refuse_key(store, key, "in PostgreSQL")
+        from tidegate.checkpointers.postgres import PostgresSaver
+
+        async with PostgresSaver.open(location.server) as saver:
+            yield saver
     else:
         yield await asyncio.to_thread(_other, location, store, key)
 
@@ -55,9 +63,9 @@ async def open_checkpointer(
 def open_checkpointer_sync(
     url: str,
     *,
-    store: Database | None = None,
-    key: bytes | Callable[[], bytes] | None = None,
-    synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    store: Store | None = None,
+    key: Key | None = None,
+    synchronous: Synchronous = "FULL",
 ) -> Iterator[BaseCheckpointSaver[Any]]:
     """Do what `open_checkpointer` does for blocking code. An event loop may use the saver all the same."""
     location = locate(url)
@@ -72,9 +80,7 @@ def open_checkpointer_sync(
         yield _other(location, store, key)
 
 
-def _database(
-    location: Location, key: bytes | Callable[[], bytes] | None, synchronous: Literal["FULL", "NORMAL"]
-) -> Database:
+def _database(location: Location, key: Key | None, synchronous: Synchronous) -> Database:
     from tidegate.store.opening import store_at
 
     return store_at(location.store, key=key, synchronous=synchronous)
@@ -86,17 +92,19 @@ def _sqlite(database: Database) -> BaseCheckpointSaver[Any]:
     return SqliteSaver(database)
 
 
-def _other(
-    location: Location, store: Database | None, key: bytes | Callable[[], bytes] | None
-) -> BaseCheckpointSaver[Any]:
+def _other(location: Location, store: Store | None, key: Key | None) -> BaseCheckpointSaver[Any]:
     if location.kind == "sqlite" and store is not None:
-        return _sqlite(store)
+        return _sqlite(cast("Database", store))
     if location.checkpoints is None:
         from tidegate.checkpointers.memory import MemorySaver
 
         return MemorySaver()
-    if key is not None or (store is not None and store.codec.encrypts) or os.environ.get("TIDEGATE_ENCRYPTION_KEY"):
-        raise SettingsError("checkpoints as JSON files are not encrypted; use sqlite:///FILE, or take the key away")
+    _refuse_key(store, key, "as JSON files")
     from tidegate.checkpointers.json_file import JsonFileSaver
 
     return JsonFileSaver(location.checkpoints)
+
+
+def _refuse_key(store: Store | None, key: Key | None, where: str) -> None:
+    if key is not None or (store is not None and store.codec.encrypts) or os.environ.get("TIDEGATE_ENCRYPTION_KEY"):
+        raise SettingsError(f"checkpoints {where} are not encrypted; use sqlite:///FILE, or take the key away")

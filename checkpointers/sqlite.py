@@ -25,6 +25,7 @@ from tidegate.checkpointers.saving import StrictSerializer, put_span
 from tidegate.checkpointers.sqlite_rows import Address
 from tidegate.errors import CheckpointDamaged, StoreDamaged, ThreadError
 from tidegate.store.database import Database
+from tidegate.store.leases import check_lease
 
 _Result = TypeVar("_Result")
 
@@ -338,13 +339,10 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         self, config: RunnableConfig, work: Callable[[sqlite3.Connection], _Result]
     ) -> Callable[[sqlite3.Connection], _Result]:
         def fenced(connection: sqlite3.Connection) -> _Result:
-            self._fence(connection, config)
+            check_lease(connection, config)
             return work(connection)
 
         return fenced
-
-    def _fence(self, connection: sqlite3.Connection, config: RunnableConfig) -> None:
-        """Check the lease that `config` carries, in the transaction that writes: here is where leases come in."""
 
 
 class _Telling:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from tidegate.errors import SettingsError
+from tidegate.errors import MissingExtra, SettingsError
+from tidegate.store.postgres_url import PostgresUrl, read_url
 
-OFFERED = "sqlite:///FILE, file:///FOLDER or memory: (three slashes are relative to the working folder, four absolute)"
+OFFERED = (
+    "sqlite:///FILE, file:///FOLDER, postgresql://HOST/DATABASE or memory: "
+    "(three slashes are relative to the working folder, four absolute)"
+)
 
 STORE_FILE = "store.db"
 """The store's database in a folder of JSON files."""
@@ -18,14 +23,16 @@ STORE_FILE = "store.db"
 class Location:
     """Where threads live, and the databases with them.
 
-    `checkpoints` is a file for sqlite, a folder for file, None for memory. `store` and `live` are for
-    `tidegate.store.database.Database`: paths, or `:memory:`. For sqlite, `store` is the file of the checkpoints.
+    `checkpoints` is a file for sqlite, a folder for file, else None. `store` and `live` are for
+    `tidegate.store.database.Database`: paths, or `:memory:`. For sqlite, `store` is the file of the checkpoints. For
+    postgres, `server` is the database that holds both.
     """
 
-    kind: Literal["sqlite", "file", "memory"]
+    kind: Literal["sqlite", "file", "memory", "postgres"]
     checkpoints: Path | None
     store: str
     live: str
+    server: PostgresUrl | None = None
 
 
 def locate(url: str) -> Location:
@@ -33,10 +40,14 @@ def locate(url: str) -> Location:
 
     Raises:
         SettingsError: no saver has this URL. The message shows the scheme alone, since a URL may hold a password.
+        MissingExtra: it is for PostgreSQL, and what that needs is not installed.
     """
     scheme, colon, rest = url.partition(":")
     if scheme in {"postgresql", "postgres"}:
-        raise SettingsError(f"checkpoints in PostgreSQL come in a later version; use {OFFERED}")
+        server = read_url(url)
+        if not all(map(find_spec, ("psycopg", "psycopg_pool", "langgraph.checkpoint.postgres"))):
+            raise MissingExtra("a PostgreSQL checkpoint URL", "postgres")
+        return Location("postgres", None, ":memory:", ":memory:", server)
     if url == "memory:":
         return Location("memory", None, ":memory:", ":memory:")
     if scheme not in {"sqlite", "file"}:

@@ -10,7 +10,7 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
-from tidegate.checkpointers import locate
+from tidegate.checkpointers import Location, locate
 from tidegate.graph.services import Services
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
@@ -31,6 +31,8 @@ from tidegate.store.leases import Leases
 from tidegate.store.live import LiveDatabase
 from tidegate.store.opening import store_at
 from tidegate.store.registry import Registry
+from tidegate.store.schema import SERVER_STORE
+from tidegate.store.transactions import Store
 from tidegate.telemetry import events
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class Wired:
     registry: Registry
     leases: Leases
     circuits: Circuits
-    store: Database
+    store: Store
     live: Database
     settings: Settings
     owned_enricher: HttpEnricher | None
@@ -90,11 +92,13 @@ def connect(
     """
     clock = clock or SystemClock()
     location = locate(settings.checkpoints)
-    key = settings.encryption_key
-    store = store_at(location.store, key=None if key is None else key.get_secret_value().encode(), clock=clock)
+    key = None if settings.encryption_key is None else settings.encryption_key.get_secret_value().encode()
+    store = _store(location, key, clock)
     live = LiveDatabase(location.live, clock=clock)
     leases = Leases(store, ttl=settings.lease_ttl)
-    circuits: Circuits = MemoryCircuits(clock) if location.kind == "memory" else SqliteCircuits(live)
+    # With PostgreSQL circuits are still each process's own: they are not kept in a database on another machine yet.
+    in_memory = location.kind in ("memory", "postgres")
+    circuits: Circuits = MemoryCircuits(clock) if in_memory else SqliteCircuits(live)
     enrichment_circuit = _breaker("enrichment", settings.enrichment, circuits, clock)
     model_circuit = _breaker("model", settings.summary, circuits, clock)
     kept = settings.journal
@@ -146,6 +150,14 @@ async def wire(
         yield wired
     finally:
         await wired.aclose()
+
+
+def _store(location: Location, key: bytes | None, clock: Clock) -> Store:
+    if location.server is None:
+        return store_at(location.store, key=key, clock=clock)
+    from tidegate.store.postgres import PostgresDatabase
+
+    return PostgresDatabase(location.server, SERVER_STORE, clock=clock)
 
 
 def _writer(

@@ -20,6 +20,7 @@ TidegateError
 │   └── LeaseLost                 another process took it over; this one stopped
 ├── StoreError                  look at the disk, or at the file that things are kept in
 │   └── StoreDamaged              restore the file from a copy
+├── StoreUnavailable            bring the database back, then resume
 ├── WrongThread                 call from another thread or event loop, as the message says
 ├── StateInvalid                stored state does not fit this code; a thread's becomes IncompatibleThread
 └── ServiceError                what a call to a service came to
@@ -163,6 +164,10 @@ class ThreadBusy(ThreadError):
 
 class LeaseLost(ThreadError):
     """Another process took the thread over, so this one neither writes to it nor calls a service for it any more."""
+
+
+class StoreUnavailable(TidegateError):
+    """The database cannot be reached, or was lost in the middle; what was stored before is there."""
 
 
 class WrongThread(TidegateError):

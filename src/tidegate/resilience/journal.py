@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from tidegate.errors import NotFound, OutcomeUnknown, Permanent, Refused, ServiceError
 from tidegate.resilience.guard import Answer
 from tidegate.state import JSON, hash_of
-from tidegate.store.database import Database
 from tidegate.store.leases import Lease, Leases, check, stopping
+from tidegate.store.transactions import Connection, Store
 from tidegate.telemetry import events
 
 Reconcile: TypeAlias = Literal["repeat", "give_up"] | Callable[[str], Awaitable[JSON | None]]
@@ -86,7 +85,7 @@ class Journal:
 
     def __init__(
         self,
-        database: Database,
+        database: Store,
         leases: Leases,
         *,
         enabled: bool = True,
@@ -181,7 +180,7 @@ class Journal:
         key = self._new_key()
         self._prune()
 
-        def begin(connection: sqlite3.Connection) -> _Intent | _Replay:
+        def begin(connection: Connection) -> _Intent | _Replay:
             _check(connection, lease)
             while True:
                 row = connection.execute(_READ, (call.cache_key,)).fetchone()
@@ -211,7 +210,7 @@ class Journal:
         thread_id = lease.thread_id if lease else None
         values = (int(answer is not None), attempts, text, thread_id, call.cache_key, intent.idempotency_key)
 
-        def update(connection: sqlite3.Connection) -> None:
+        def update(connection: Connection) -> None:
             _check(connection, lease)
             connection.execute(_ANSWER, values)
 
@@ -224,7 +223,7 @@ class Journal:
     async def _withdraw(self, call: Call, intent: _Intent) -> None:
         lease = self._leases.current()
 
-        def delete(connection: sqlite3.Connection) -> None:
+        def delete(connection: Connection) -> None:
             _check(connection, lease)
             connection.execute(_WITHDRAW, (call.cache_key, intent.idempotency_key))
 
@@ -236,13 +235,13 @@ class Journal:
         if not self._is_pruned:
             self._is_pruned = True
 
-            def delete(connection: sqlite3.Connection) -> None:
+            def delete(connection: Connection) -> None:
                 connection.execute(_PRUNE, (self._ttl,))
 
             self._database.submit(delete)
 
 
-def _check(connection: sqlite3.Connection, lease: Lease | None) -> None:
+def _check(connection: Connection, lease: Lease | None) -> None:
     if lease is not None:
         check(connection, lease)
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 
 from tidegate.errors import StateInvalid
-from tidegate.store.database import Database
+from tidegate.store.transactions import Connection, Store
 
 
 class Documents:
     """Raw documents, so that a changed or vanished file cannot change what a thread works on."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Store) -> None:
         self._database = database
 
     async def put(self, data: bytes) -> str:
         """Keep these bytes and return their SHA-256 in hex; storing them again changes nothing."""
         sha256 = hashlib.sha256(data).hexdigest()
 
-        def insert(connection: sqlite3.Connection) -> None:
+        def insert(connection: Connection) -> None:
             if connection.execute("SELECT 1 FROM documents WHERE sha256 = ?", (sha256,)).fetchone():
                 return
             connection.execute(
@@ -37,7 +36,7 @@ class Documents:
             StateInvalid: they are not in this store, or were damaged there.
         """
 
-        def select(connection: sqlite3.Connection) -> bytes | None:
+        def select(connection: Connection) -> bytes | None:
             row = connection.execute("SELECT data FROM documents WHERE sha256 = ?", (sha256,)).fetchone()
             return None if row is None else bytes(row[0])
 

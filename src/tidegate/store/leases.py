@@ -16,8 +16,10 @@ from typing import Any, Final
 from tidegate.errors import LeaseLost, ThreadBusy
 from tidegate.state import LEASE
 from tidegate.store.clock import Clock, SystemClock
-from tidegate.store.database import BUSY_TIMEOUT, Database
+from tidegate.store.database import BUSY_TIMEOUT
+from tidegate.store.dialect import FOR_SHARE
 from tidegate.store.owner import Owner
+from tidegate.store.transactions import Connection, Store
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ _RENEW: Final = """
 """
 _RELEASE: Final = "UPDATE leases SET held = 0 WHERE thread_id = ? AND epoch = ?"
 _BOUND: Final = "UPDATE leases SET renewed_at = tidegate_now() WHERE thread_id = ? AND renewed_at > tidegate_now()"
-_CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held = 1"
+_CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held = 1 " + FOR_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Leases:
     """
 
     def __init__(
-        self, database: Database, *, ttl: float = 30.0, owner: Owner | None = None, clock: Clock | None = None
+        self, database: Store, *, ttl: float = 30.0, owner: Owner | None = None, clock: Clock | None = None
     ) -> None:
         """Use the database, which stays the caller's to close. `ttl` is in seconds; the heartbeat is a third of it.
 
@@ -111,7 +113,7 @@ class Leases:
         """
         owner = self._owner or Owner.current()  # asked anew each time, since the process may be a fork
 
-        def take(connection: sqlite3.Connection) -> Lease | ThreadBusy:
+        def take(connection: Connection) -> Lease | ThreadBusy:
             while True:
                 row = connection.execute(_READ, (thread_id,)).fetchone()
                 if row is not None and (busy := _busy(thread_id, row, owner)) is not None:
@@ -134,7 +136,7 @@ class Leases:
             LeaseLost: another process has taken the thread over.
         """
 
-        def update(connection: sqlite3.Connection) -> int:
+        def update(connection: Connection) -> int:
             return connection.execute(_RENEW, (lease.thread_id, lease.epoch)).rowcount
 
         if not await self._database.write(update):
@@ -143,7 +145,7 @@ class Leases:
     async def release(self, lease: Lease) -> None:
         """Give the thread back, even if the caller is cancelled; one that was lost is another's, and stays so."""
 
-        def update(connection: sqlite3.Connection) -> None:
+        def update(connection: Connection) -> None:
             connection.execute(_RELEASE, (lease.thread_id, lease.epoch))
 
         await asyncio.shield(asyncio.wrap_future(self._database.submit(update)))
@@ -234,19 +236,17 @@ def stopping() -> Iterator[None]:
         raise
 
 
-def check(connection: sqlite3.Connection, lease: Lease) -> None:
+def check(connection: Connection, lease: Lease) -> None:
     """Make sure that the lease is still held, for the rest of the caller's writing transaction.
 
     Raises:
         LeaseLost: another process has taken the thread over, or the lease was given back.
     """
-    # SQLite has one writer at a time. Elsewhere, the row must not change before the transaction ends.
-    sql = _CHECK if isinstance(connection, sqlite3.Connection) else f"{_CHECK} FOR SHARE"
-    if connection.execute(sql, (lease.thread_id, lease.epoch)).fetchone() is None:
+    if connection.execute(_CHECK, (lease.thread_id, lease.epoch)).fetchone() is None:
         raise _lost(lease.thread_id)
 
 
-def check_lease(connection: sqlite3.Connection, config: Mapping[str, Any]) -> None:
+def check_lease(connection: Connection, config: Mapping[str, Any]) -> None:
     """Do the same for the lease that a saver's `config` carries; without one, and for other threads, nothing.
 
     Raises:

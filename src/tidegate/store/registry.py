@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import astuple, dataclass, fields
 from typing import Literal, TypeAlias
 
-from tidegate.store.database import Database
 from tidegate.store.leases import Lease, check
+from tidegate.store.transactions import Connection, Store
 
 ThreadStatus: TypeAlias = Literal["running", "waiting", "failed", "complete", "degraded"]
 """`running` also after a crash, until the thread is resumed; `waiting` for a circuit; `failed` with an error."""
@@ -32,12 +31,13 @@ class ThreadRecord:
 
 
 _COLUMNS = ", ".join(field.name for field in fields(ThreadRecord))
+_UPDATES = ", ".join(f"{field.name} = excluded.{field.name}" for field in fields(ThreadRecord)[1:])
 
 
 class Registry:
     """The `threads` table. It may lag behind the checkpoints by one crash; they are what counts."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Store) -> None:
         self._database = database
 
     async def put(self, record: ThreadRecord, lease: Lease | None = None) -> None:
@@ -49,11 +49,12 @@ class Registry:
         values = astuple(record)[:-1]
         marks = ", ".join("?" * len(values))
 
-        def upsert(connection: sqlite3.Connection) -> None:
+        def upsert(connection: Connection) -> None:
             if lease is not None:
                 check(connection, lease)
             connection.execute(
-                f"INSERT OR REPLACE INTO threads ({_COLUMNS}) VALUES ({marks}, tidegate_now())",  # noqa: S608 - our names
+                f"INSERT INTO threads ({_COLUMNS}) VALUES ({marks}, tidegate_now()) "  # noqa: S608 - our names
+                f"ON CONFLICT (thread_id) DO UPDATE SET {_UPDATES}",
                 values,
             )
 
@@ -71,7 +72,7 @@ class Registry:
         return await self._select("WHERE status = ? ORDER BY updated_at DESC, thread_id LIMIT ?", (status, limit))
 
     async def _select(self, clause: str, values: tuple[object, ...]) -> list[ThreadRecord]:
-        def select(connection: sqlite3.Connection) -> list[ThreadRecord]:
+        def select(connection: Connection) -> list[ThreadRecord]:
             rows = connection.execute(f"SELECT {_COLUMNS} FROM threads {clause}", values)  # noqa: S608 - our names
             return [ThreadRecord(**dict(zip(_COLUMNS.split(", "), row, strict=True))) for row in rows]
 

@@ -127,3 +127,6 @@ CALLS = """
 
 STORE = (THREADS, CHECKPOINTS, LEASES, CALLS)
 """The store's file."""
+
+SERVER_STORE = (THREADS, LEASES, CALLS)
+"""The same in a PostgreSQL database, where LangGraph's own saver keeps the checkpoints."""

@@ -1,0 +1,559 @@
+"""Checkpoints in PostgreSQL: LangGraph's own saver, and what it lacks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeAlias, TypeVar, cast
+
+import psycopg
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import set_json_dumps
+from psycopg_pool import AsyncConnectionPool, PoolClosed
+
+from tidegate.checkpointers.retention import Kept, Rule, kept, latest_only, newest, not_old
+from tidegate.checkpointers.saving import StrictSerializer, put_span, uninterrupted
+from tidegate.errors import CheckpointDamaged, LeaseLost, StoreUnavailable, ThreadError, WrongThread
+from tidegate.store.leases import Lease, lease_in
+from tidegate.store.postgres_server import PATIENCE, conninfo, passes, prepare, session
+from tidegate.store.postgres_url import PostgresUrl
+
+_Value = TypeVar("_Value")
+_Blobs: TypeAlias = list[tuple[str, str, str, str, str, bytes | None]]  # in the class `list` is the method
+
+CONNECTIONS = 8
+"""Operations at once, each on a connection of its own."""
+
+INLINE = 1024
+"""Characters of the longest string that is stored in each checkpoint; longer ones are stored once a version."""
+
+
+@dataclass(slots=True)
+class _Operation:
+    """What the parts of one operation tell each other, though LangGraph's code is between them."""
+
+    lease: Lease | None = None
+    bytes: int = 0
+
+
+_operation: ContextVar[_Operation | None] = ContextVar("tidegate-postgres-operation", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """A value that LangGraph's saver would write into the checkpoint, and shall store as it does a list."""
+
+    value: Any
+
+
+class PostgresSaver(AsyncPostgresSaver):
+    """LangGraph's saver for PostgreSQL, strict about types, with spans, leases and retention, in a schema of its own.
+
+    It stores in one transaction what one call stores, and runs calls side by side: LangGraph's waits for one at a time.
+    An operation whose connection was lost is tried again.
+    A config may carry a lease; then a checkpoint is stored only while the lease is held, else `LeaseLost` is raised.
+    The methods of the synchronous interface are for other threads than that of the event loop it was opened on.
+    """
+
+    conn: AsyncConnectionPool[AsyncConnection[DictRow]]
+
+    def __init__(
+        self, pool: AsyncConnectionPool[AsyncConnection[DictRow]], url: PostgresUrl, *, patience: float = PATIENCE
+    ) -> None:
+        """Use `open`, which makes the pool and the tables."""
+        super().__init__(pool, serde=StrictSerializer())
+        self._url = url
+        self._patience = patience
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: PostgresUrl, *, patience: float = PATIENCE) -> AsyncIterator[Self]:
+        """Connect, and bring the tables up to date.
+
+        `patience` is for how many seconds an operation is tried again while the server is away.
+
+        Raises:
+            SettingsError: the server cannot be reached or refuses, or the tables are from a newer version.
+        """
+        await asyncio.to_thread(_set_up, url)
+
+        async def configure(connection: AsyncConnection[DictRow]) -> None:
+            set_json_dumps(_dump, connection)
+            await connection.execute(session(url), prepare=False)  # several statements
+
+        pool = AsyncConnectionPool(
+            kwargs={**conninfo(url), "autocommit": True, "row_factory": dict_row, "prepare_threshold": 0},
+            connection_class=AsyncConnection[DictRow],
+            min_size=1,
+            max_size=CONNECTIONS,
+            timeout=patience,
+            configure=configure,
+            name=f"tidegate {url.schema}",
+            open=False,
+        )
+        async with pool:
+            yield cls(pool, url, patience=patience)
+
+    async def setup(self) -> None:
+        """Bring the tables up to date, which `open` has done already."""
+        await asyncio.to_thread(_set_up, self._url)
+
+    # reading
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that `config` names, or the newest of its thread.
+
+        Raises:
+            CheckpointDamaged: its bytes cannot be read.
+            StoreUnavailable: the server cannot be reached.
+        """
+        with _readable(config):
+            return await self._persistent(lambda: super(PostgresSaver, self).aget_tuple(config))
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - LangGraph's name for it
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """List checkpoints, newest first."""
+
+        async def listed() -> Sequence[CheckpointTuple]:
+            found = super(PostgresSaver, self).alist(config, filter=filter, before=before, limit=limit)
+            return [each async for each in found]
+
+        with _readable(config):
+            found = await self._persistent(listed)
+        for each in found:  # with no connection held: the caller may want to write, or never come back
+            yield each
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return what channels that are stored as changes are made of."""
+        history = super().aget_delta_channel_history
+        with _readable(config):
+            return await self._persistent(lambda: history(config=config, channels=channels))
+
+    # writing
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint, whole or not at all.
+
+        Raises:
+            LeaseLost: the config carries a lease that another process has taken over.
+            StoreUnavailable: the server cannot be reached.
+        """
+        prepared, versions = _apart(checkpoint, new_versions)
+        put = super().aput
+        with put_span(config, checkpoint, metadata) as span, _begun(config) as operation:
+
+            async def once() -> RunnableConfig:
+                operation.bytes = 0
+                return await put(config, prepared, metadata, versions)
+
+            stored = await uninterrupted(self._persistent(once))
+            span.size(operation.bytes)
+        return stored
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store what a task wrote, all of it or nothing.
+
+        Raises:
+            LeaseLost, StoreUnavailable: as `aput`.
+        """
+        put_writes = super().aput_writes
+        with _begun(config):
+            await uninterrupted(self._persistent(lambda: put_writes(config, writes, task_id, task_path)))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread to an ID that has none, all of it or nothing; a source that does not exist is nothing.
+
+        Raises:
+            ThreadError: there is a thread under the target ID.
+            StoreUnavailable: the server cannot be reached, or was lost while it stored the copy.
+        """
+
+        async def copy() -> None:
+            async with self._cursor(pipeline=True) as cursor:
+                await _lock(cursor, target_thread_id)
+                ids = {"source": str(source_thread_id), "target": str(target_thread_id)}
+                await cursor.execute(_EXISTS, ids)
+                if await cursor.fetchone():
+                    raise ThreadError(target_thread_id, _TAKEN)
+                try:
+                    await cursor.execute(_COPY, ids)
+                except psycopg.errors.UniqueViolation:  # begun by an execution in this very moment
+                    raise ThreadError(target_thread_id, _TAKEN) from None
+
+        await uninterrupted(self._persistent(copy))
+
+    # removing
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete a thread."""
+        await self.aprune([thread_id], strategy="delete")
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints that these runs made."""
+
+        async def delete() -> None:
+            async with self._cursor(pipeline=True) as cursor:
+                await cursor.execute(_OF_RUNS, (list(run_ids),))
+                places: dict[str, list[tuple[str, str]]] = {}
+                for row in await cursor.fetchall():
+                    places.setdefault(row["thread_id"], []).append((row["checkpoint_ns"], row["checkpoint_id"]))
+                for thread_id in sorted(places):
+                    await _lock(cursor, thread_id)
+                    await _remove(cursor, thread_id, places[thread_id])
+
+        await uninterrupted(self._persistent(delete))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Keep the latest checkpoint of every namespace and the last of every revision (`keep_latest`), or nothing.
+
+        Each thread is pruned in a transaction of its own. What an execution stores meanwhile stays.
+
+        Raises:
+            ValueError: there is no such strategy.
+        """
+        if strategy not in {"keep_latest", "delete"}:
+            raise ValueError(f"no strategy {strategy!r} for pruning; use 'keep_latest' or 'delete'")
+        for thread_id in thread_ids:
+            await self._prune(str(thread_id), None if strategy == "delete" else latest_only)
+
+    async def aprune_older_than(self, seconds: float) -> None:
+        """Of every thread, delete what is older; the latest checkpoint and the last of every revision stay."""
+        await self._prune_all(not_old, older_than=seconds)
+
+    async def akeep_last(self, count: int) -> None:
+        """Of every thread, keep this many of the newest checkpoints, and the last of every revision.
+
+        Raises:
+            ValueError: `count` is below 1.
+        """
+        await self._prune_all(newest(count))
+
+    async def _prune_all(self, rule: Rule, *, older_than: float = 0.0) -> None:
+        async def threads() -> list[str]:
+            async with self._cursor() as cursor:
+                await cursor.execute("SELECT DISTINCT thread_id FROM checkpoints ORDER BY thread_id")
+                return [row["thread_id"] for row in await cursor.fetchall()]
+
+        for thread_id in await self._persistent(threads):
+            await self._prune(thread_id, rule, older_than=older_than)
+
+    async def _prune(self, thread_id: str, rule: Rule | None, *, older_than: float = 0.0) -> None:
+        async def prune() -> None:
+            async with self._cursor(pipeline=True) as cursor:
+                await _lock(cursor, thread_id)
+                if rule is None:
+                    for table in ("checkpoints", "checkpoint_writes", "checkpoint_blobs"):
+                        await cursor.execute(f"DELETE FROM {table} WHERE thread_id = %s".encode(), (thread_id,))  # noqa: S608
+                    return
+                await cursor.execute(_OF_THREAD, (older_than, thread_id))
+                thread = [Kept(**row) for row in await cursor.fetchall()]
+                stays = kept(thread, rule)
+                goes = [(each.checkpoint_ns, each.checkpoint_id) for each in thread]
+                await _remove(cursor, thread_id, [place for place in goes if place not in stays])
+                await cursor.execute(_LEFT_BEHIND, (thread_id,))
+
+        await uninterrupted(self._persistent(prune))
+
+    # the same for callers in other threads
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """As `aput`."""
+        return self._wait(self.aput(config, checkpoint, metadata, new_versions))
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """As `aput_writes`."""
+        self._wait(self.aput_writes(config, writes, task_id, task_path))
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """As `aget_tuple`."""
+        return self._wait(self.aget_tuple(config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - LangGraph's name for it
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """As `alist`."""
+
+        async def listed() -> Sequence[CheckpointTuple]:
+            return [each async for each in self.alist(config, filter=filter, before=before, limit=limit)]
+
+        yield from self._wait(listed())
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As `aget_delta_channel_history`."""
+        return self._wait(self.aget_delta_channel_history(config=config, channels=channels))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """As `acopy_thread`."""
+        self._wait(self.acopy_thread(source_thread_id, target_thread_id))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """As `adelete_thread`."""
+        self._wait(self.adelete_thread(thread_id))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """As `adelete_for_runs`."""
+        self._wait(self.adelete_for_runs(run_ids))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """As `aprune`."""
+        self._wait(self.aprune(thread_ids, strategy=strategy))
+
+    def prune_older_than(self, seconds: float) -> None:
+        """As `aprune_older_than`."""
+        self._wait(self.aprune_older_than(seconds))
+
+    def keep_last(self, count: int) -> None:
+        """As `akeep_last`."""
+        self._wait(self.akeep_last(count))
+
+    def _wait(self, work: Coroutine[Any, Any, _Value]) -> _Value:
+        try:
+            here = asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            here = False
+        if here:
+            work.close()
+            raise WrongThread(
+                "this would block the event loop that it needs; await the method with `a` before its name"
+            )
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    # how LangGraph's saver gets its connections
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
+        """Yield a cursor; with `pipeline`, which LangGraph's saver asks for when it writes, in a transaction.
+
+        Under a lease the transaction begins by reading the lease's row and locking it against changes: whoever takes
+        the lease over waits for us, or we see that it did. To look without the lock lets a stale write through.
+        """
+        operation = _operation.get()
+        lease = operation.lease if operation else None
+        async with self.conn.connection() as connection, connection.cursor(binary=True) as cursor:
+            if not pipeline and lease is None:
+                yield cursor
+                return
+            async with connection.transaction():
+                if lease is not None:
+                    await _check(cursor, lease)
+                yield cursor
+
+    def _dump_blobs(
+        self, thread_id: str, checkpoint_ns: str, values: dict[str, Any], versions: ChannelVersions
+    ) -> _Blobs:
+        plain = {channel: each.value if isinstance(each, _Apart) else each for channel, each in values.items()}
+        blobs = super()._dump_blobs(thread_id, checkpoint_ns, plain, versions)
+        _count(sum(len(blob[-1] or b"") for blob in blobs))
+        return blobs
+
+    async def _persistent(self, work: Callable[[], Awaitable[_Value]]) -> _Value:
+        """Do work that may be done twice, and do it again while the server is away, for as long as patience lasts."""
+        deadline = self.loop.time() + self._patience
+        pause = 0.01
+        while True:
+            try:
+                return await work()
+            except psycopg.OperationalError as error:
+                if isinstance(error, PoolClosed):
+                    raise
+                if self.loop.time() > deadline or not passes(error):
+                    raise StoreUnavailable(
+                        f"{self._url.shown} cannot be used: {self._url.hide(error)}; "
+                        "resume the thread once the server is back"
+                    ) from error
+            await self.conn.check()  # connections that wait in the pool were lost with this one
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+
+@contextmanager
+def _begun(config: RunnableConfig) -> Iterator[_Operation]:
+    token = _operation.set(operation := _Operation(lease_in(config)))
+    try:
+        yield operation
+    finally:
+        _operation.reset(token)
+
+
+@contextmanager
+def _readable(config: RunnableConfig | None) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        thread_id = str((config or {}).get("configurable", {}).get("thread_id"))
+        problem = f"has a checkpoint that cannot be read ({type(error).__name__}); restore the database from a copy"
+        raise CheckpointDamaged(thread_id, problem) from error
+
+
+def _dump(value: Any) -> str:
+    text = json.dumps(value)
+    _count(len(text))
+    return text
+
+
+def _count(size: int) -> None:
+    operation = _operation.get()
+    if operation is not None:
+        operation.bytes += size
+
+
+def _apart(checkpoint: Checkpoint, new_versions: ChannelVersions) -> tuple[Checkpoint, ChannelVersions]:
+    """Mark what LangGraph's saver would write into each checkpoint as JSON and should store once, or cannot as JSON."""
+    versions = checkpoint["channel_versions"]
+    apart = {
+        channel: _Apart(value)
+        for channel, value in checkpoint["channel_values"].items()
+        if channel in versions and _is_no_json(value)
+    }
+    values = {**checkpoint["channel_values"], **apart}
+    # A version that is stored already is left as it is, and one that is not would be lost.
+    return (
+        cast("Checkpoint", {**checkpoint, "channel_values": values}),
+        {**new_versions, **{channel: versions[channel] for channel in apart}},
+    )
+
+
+def _is_no_json(value: Any) -> bool:
+    """Whether a value is too large to repeat, or comes back changed: jsonb takes no U+0000, and 1e16 for an integer."""
+    return isinstance(value, float) or (isinstance(value, str) and (len(value) > INLINE or "\0" in value))
+
+
+async def _check(cursor: AsyncCursor[DictRow], lease: Lease) -> None:
+    await cursor.execute("SELECT epoch FROM leases WHERE thread_id = %s AND held = 1 FOR SHARE", (lease.thread_id,))
+    row = await cursor.fetchone()
+    if row is None or row["epoch"] != lease.epoch:
+        raise LeaseLost(lease.thread_id, "is run by another process now; this one stores nothing more")
+
+
+async def _lock(cursor: AsyncCursor[DictRow], thread_id: str) -> None:
+    """Let one transaction at a time remove or copy checkpoints of a thread; executions store theirs meanwhile."""
+    await cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tidegate prunes {thread_id}",))
+
+
+async def _remove(cursor: AsyncCursor[DictRow], thread_id: str, places: Sequence[tuple[str, str]]) -> None:
+    """Delete checkpoints, what tasks wrote on them, and the values that no other checkpoint of the thread has."""
+    by_namespace: dict[str, list[str]] = {}
+    for checkpoint_ns, checkpoint_id in places:
+        by_namespace.setdefault(checkpoint_ns, []).append(checkpoint_id)
+    for checkpoint_ns, ids in by_namespace.items():
+        for table in ("checkpoints", "checkpoint_writes"):
+            await cursor.execute(
+                f"DELETE FROM {table} WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = ANY(%s)".encode(),  # noqa: S608
+                (thread_id, checkpoint_ns, ids),
+            )
+    await cursor.execute(_UNUSED, (thread_id, thread_id))
+
+
+def _set_up(url: PostgresUrl) -> None:
+    # CONCURRENTLY spares the writers of a large table, cannot be in a transaction, and waits for all others in the
+    # database. These tables are new.
+    scripts = [script.replace("CONCURRENTLY ", "") for script in AsyncPostgresSaver.MIGRATIONS]
+    prepare(url, "checkpoint_migrations", scripts)
+
+
+_TAKEN: Final = "exists already; delete it, or copy to another ID"
+
+_EXISTS: Final = """
+    SELECT 1 WHERE EXISTS (SELECT 1 FROM checkpoints WHERE thread_id = %(source)s)
+        OR EXISTS (SELECT 1 FROM checkpoint_writes WHERE thread_id = %(source)s)
+    INTERSECT
+    SELECT 1 WHERE EXISTS (SELECT 1 FROM checkpoints WHERE thread_id = %(target)s)
+        OR EXISTS (SELECT 1 FROM checkpoint_writes WHERE thread_id = %(target)s)
+"""
+
+# One statement, which sees one moment: an execution may store meanwhile.
+_COPY: Final = """
+    WITH copied_checkpoints AS (
+        INSERT INTO checkpoints
+            (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
+        SELECT %(target)s, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
+        FROM checkpoints WHERE thread_id = %(source)s
+    ), copied_blobs AS (
+        INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+        SELECT %(target)s, checkpoint_ns, channel, version, type, blob
+        FROM checkpoint_blobs WHERE thread_id = %(source)s
+    )
+    INSERT INTO checkpoint_writes
+        (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path)
+    SELECT %(target)s, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path
+    FROM checkpoint_writes WHERE thread_id = %(source)s
+"""
+
+_OF_RUNS: Final = """
+    SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints WHERE metadata ->> 'run_id' = ANY(%s)
+"""
+
+_OF_THREAD: Final = """
+    SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id AS parent_id,
+        checkpoint -> 'channel_values' ->> 'revision' AS revision,
+        metadata -> 'parents' ->> '' AS root,
+        metadata ? 'counters_since_delta_snapshot' AS delta,
+        (checkpoint ->> 'ts')::timestamptz < clock_timestamp() - make_interval(secs => %s) AS old
+    FROM checkpoints WHERE thread_id = %s
+"""
+
+# What tasks wrote on checkpoints that are gone. Those newer than the latest stay: theirs may be on the way.
+_LEFT_BEHIND: Final = """
+    DELETE FROM checkpoint_writes w USING (
+        SELECT thread_id, checkpoint_ns, max(checkpoint_id) AS latest FROM checkpoints
+        WHERE thread_id = %s GROUP BY thread_id, checkpoint_ns
+    ) n
+    WHERE w.thread_id = n.thread_id AND w.checkpoint_ns = n.checkpoint_ns AND w.checkpoint_id < n.latest
+        AND NOT EXISTS (
+            SELECT 1 FROM checkpoints c WHERE c.thread_id = w.thread_id AND c.checkpoint_ns = w.checkpoint_ns
+                AND c.checkpoint_id = w.checkpoint_id
+        )
+"""
+
+_UNUSED: Final = """
+    DELETE FROM checkpoint_blobs WHERE thread_id = %s AND (checkpoint_ns, channel, version) NOT IN (
+        SELECT c.checkpoint_ns, v.key, v.value
+        FROM checkpoints c CROSS JOIN LATERAL jsonb_each_text(c.checkpoint -> 'channel_versions') v
+        WHERE c.thread_id = %s
+    )
+"""
