@@ -76,6 +76,8 @@ class Executions:
             SettingsError: this cannot be a thread ID.
         """
         _check_thread_id(thread_id)
+        if emit is not None:
+            emit(Event(kind="thread", text=thread_id))
         async with self._turns.setdefault(thread_id, asyncio.Lock()):
             return await self._advance(thread_id, start, when_open, emit, tokens)
 
