@@ -87,6 +87,8 @@ class Executions:
             SettingsError: this cannot be a thread ID.
         """
         _check_thread_id(thread_id)
+        if emit is not None:
+            emit(Event(kind="thread", text=thread_id))
         async with self._turns.setdefault(thread_id, asyncio.Lock()), self._leases.hold(thread_id) as lease:
             if isinstance(self._graph.checkpointer, Fenced):
                 await self._graph.checkpointer.afence(thread_id)

@@ -86,6 +86,7 @@ class Result:
             "source": self.source,
             "title": self.title,
             "document_sha256": self.document.id if self.document else None,
+            "pages": [page.dump() for page in self.document.pages] if self.document else [],
             "text": self.text,
             "summary": self.summary.dump() if self.summary else None,
             "entities": [
@@ -104,11 +105,12 @@ class Result:
 class Event:
     """Something that happened in an execution, in order.
 
-    `started`, `finished`, `failed`, `interrupted`: a step did; `detail` holds a few counts, never content. `token`: a
-    piece of the text that the model is writing, in `text`. `result`: the last event, with the `result`.
+    `thread`: the first, with the thread's ID as `text`. `started`, `finished`, `failed`, `interrupted`: a step did;
+    `detail` holds a few counts, never content. `token`: a piece of the text that the model is writing, in `text`.
+    `result`: the last, with the `result`.
     """
 
-    kind: Literal["started", "finished", "failed", "interrupted", "token", "result"]
+    kind: Literal["thread", "started", "finished", "failed", "interrupted", "token", "result"]
     step: str = ""
     text: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,8 @@ import pytest
 from tidegate import errors
 from tidegate.cli import main
 from tidegate.cli.exit_codes import EXIT_CODES, exit_code
+from tidegate.cli.progress import Progress
+from tidegate.graph.result import Event
 
 SAMPLE = Path(__file__).parent / "samples" / "harbour-report.md"
 
@@ -155,3 +159,55 @@ def test_every_error_that_a_document_can_cause_has_an_exit_code_of_its_own() -> 
     assert len(set(EXIT_CODES.values())) == len(EXIT_CODES)
     assert exit_code(errors.CircuitOpen("enrichment", retry_in=1.0)) == 5
     assert exit_code(errors.MissingExtra("x", "spacy")) == 2
+
+
+def test_the_text_that_offsets_count_in_can_be_had(tidegate: Callable[..., Done]) -> None:
+    result = json.loads(tidegate("run", "--json", str(SAMPLE)).stdout)
+    text = tidegate("show", "--text", result["thread_id"]).stdout
+    entity = next(entity for entity in result["entities"] if entity["text"] == "Hamburg")
+    assert {text[mention["start"] : mention["end"]] for mention in entity["mentions"]} == {"Hamburg"}
+
+
+def test_policy_fail_ends_with_the_command_to_go_on(tidegate: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "tidegate.toml").write_text(
+        '[enrichment]\nadapter = "http"\nurl = "http://127.0.0.1:9/"\nbackoff_initial = 0\nwhen_open = "fail"\n'
+    )
+    done = tidegate("run", "-q", "--thread-id", "t", str(SAMPLE))
+    assert done.returncode == 5
+    assert done.stderr.endswith("; go on with: tidegate resume t\n")
+    shown = tidegate("show", "t").stdout
+    assert "unfinished (circuit open" in shown
+    assert "may be tried again in" in shown
+
+
+def test_progress_says_what_failed_and_what_a_resumed_step_brought(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(shown=True) as progress:
+        for event in (
+            Event(kind="thread", text="t"),
+            Event(kind="started", step="enrich"),
+            Event(kind="started", step="enrich"),
+            Event(kind="finished", step="enrich", detail={"enriched": 2}),
+            Event(kind="started", step="summarize"),
+            Event(kind="finished", step="summarize", detail={"failed": "transient: answered 503"}),
+        ):
+            progress.show(event)
+    assert capsys.readouterr().err.split("\n") == [
+        "  enrich               2 enriched",
+        "  summarize            failed: transient: answered 503",
+        "",
+    ]
+    assert progress.thread_id == "t"
+
+
+def test_ctrl_c_ends_with_the_command_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "tidegate.toml").write_text('[enrichment]\nadapter = "http"\nurl = "http://10.255.255.1/"\n')
+    command = [sys.executable, "-m", "tidegate", "run", "--thread-id", "t", str(SAMPLE)]
+    environ = {**os.environ, "TIDEGATE_RECOGNISER": "rules"}
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "gate_enrichment" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        assert process.stderr.read().endswith("tidegate: interrupted; go on with: tidegate resume t\n")
+    assert process.returncode == 130

@@ -251,3 +251,12 @@ async def test_a_real_documents_summary_reads_like_one(documents: Path, name: st
     assert sentences[0].text.startswith(first)
     assert also in " ".join(sentence.text for sentence in sentences)
     assert len(sentences) == (2 if name == "fake-memo.pdf" else 6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Berlin is a city. Paris is another one.", "The ferry leaves at nine. It returns at noon every day of the week."],
+)
+async def test_a_note_of_short_sentences_is_summarized_by_them(text: str) -> None:
+    summary = await summary_of(document_of(text))
+    assert " ".join(sentence.text for sentence in summary.sentences) == text

@@ -281,3 +281,10 @@ async def test_the_data_set_is_read_once_and_off_the_event_loop(
     assert {answer.status_code for answer in answers} == {200}
     assert threading.get_ident() not in threads
     assert gazetteer._load.cache_info().misses == 1
+
+
+async def test_the_area_that_comes_with_a_place_decides(api: httpx.AsyncClient) -> None:
+    for within, region in (("Wales", "Wales"), ("Narnia", "Northern Ireland")):
+        answer = await api.post("/enrich", json={"text": "Bangor", "type": "LOC", "within": within})
+        assert answer.json()["region"] == region
+    assert (await api.post("/enrich", json={"text": "Bangor", "type": "LOC", "within": 3})).status_code == 400

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tidegate.services.recognisers import RulesRecogniser
 from tidegate.services.recognisers.passages import LONGEST, passages
 from tidegate.services.recognisers.recognition import find_entities
+from tidegate.services.recognisers.with_rules import RULES
 from tidegate.state import Block, BlockKind, Document, Entity, entity_id
 
 
@@ -287,7 +288,7 @@ async def test_the_rules_recogniser_works_off_the_event_loop_and_says_its_versio
     assert await RulesRecogniser().recognise(document) == find_entities(document)
     task.cancel()
     assert ticks > 1
-    assert RulesRecogniser.name == "rules/1"
+    assert RulesRecogniser.name == RULES
 
 
 def test_the_result_does_not_hang_on_the_order_of_sets() -> None:
@@ -415,3 +416,20 @@ def test_five_thousand_names_are_found_in_one_pass() -> None:
     entities = find_entities(a_document(*(f"They met {name} there." for name in names)))
     assert len([entity for entity in entities if entity.type == "PERSON"]) == len(set(names)) == 5_000
     assert time.process_time() - started < 20
+
+
+def test_an_office_makes_a_person_and_a_list_of_places_a_place() -> None:
+    found = types(
+        "Write to Kari Lunde, head of customer service. The night ferry between Aberdeen and Bergen leaves earlier, so "
+        "that passengers from Edinburgh or Inverness can board."
+    )
+    assert found.pop("Kari Lunde") == "PERSON"
+    assert found == dict.fromkeys(("Aberdeen", "Bergen", "Edinburgh", "Inverness"), "LOC")
+
+
+def test_a_place_knows_the_area_that_the_document_says_it_lies_in() -> None:
+    document = a_document(
+        "He left Bangor. He was born in Bangor, Wales, and works in Paris, Marseille and Paris, Texas."
+    )
+    within = {entity.text: entity.within for entity in find_entities(document)}
+    assert within == {"Bangor": "Wales", "Wales": None, "Paris": "Texas", "Marseille": None, "Texas": None}

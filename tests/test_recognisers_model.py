@@ -14,6 +14,7 @@ import pytest
 from tidegate.errors import MissingExtra, SettingsError
 from tidegate.services.recognisers import RulesRecogniser, SpacyRecogniser, open_recogniser, spacy_model
 from tidegate.services.recognisers.spacy_model import check_model, find_model
+from tidegate.services.recognisers.with_rules import RULES
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_opening_imports_neither_spacy_nor_the_model(installed: Path) -> None:
         "assert not [m for m in sys.modules if m.split('.')[0] in ('spacy', 'thinc') or m.startswith('en_core')]"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "spacy/en_core_web_sm-3.8.0+rules/1"
+    assert answer.stdout.strip() == f"spacy/en_core_web_sm-3.8.0+{RULES}"
 
 
 def test_open_recogniser_prefers_spacy(installed: Path) -> None:

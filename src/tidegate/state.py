@@ -99,7 +99,8 @@ class Entity(_Flowing):
 
     `text` is the fullest form of the name. `value` holds what a DATE or MONEY means:
     `{"iso": "1968-06-26"}` (a year, a month or a day, as ISO 8601 has them; an interval as `start/end`) or
-    `{"amount": "12.50", "currency": "GBP"}` (a plain decimal; ISO 4217).
+    `{"amount": "12.50", "currency": "GBP"}` (a plain decimal; ISO 4217). `within` is the area that the document says a
+    place lies in: Wales, where it has "Bangor, Wales".
     """
 
     id: str
@@ -107,6 +108,7 @@ class Entity(_Flowing):
     type: EntityType
     mentions: tuple[Span, ...]
     value: dict[str, str] | None = None
+    within: str | None = None
 
 
 def entity_id(document_id: str, type_: str, text: str) -> str:

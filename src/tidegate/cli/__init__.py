@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tidegate.errors import ServiceError, TidegateError
+from tidegate.errors import TidegateError
 
 app = typer.Typer(
     name="tidegate",
@@ -131,13 +131,15 @@ def threads(
 def show(
     thread_id: ThreadId,
     history: Annotated[bool, typer.Option("--history", help="List its checkpoints too.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Print the document's text, which offsets count in.")] = False,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a thread holds, and how far it is."""
     from tidegate.cli import inspection
 
-    inspection.show(_options_given(checkpoints=checkpoints), thread_id, history=history, as_json=as_json)
+    options = _options_given(checkpoints=checkpoints)
+    inspection.show(options, thread_id, history=history, text=text, as_json=as_json)
 
 
 @app.command()
@@ -180,8 +182,7 @@ def main() -> None:
     try:
         app()
     except TidegateError as error:
-        further = "; `tidegate threads` lists the thread, to be resumed" if isinstance(error, ServiceError) else ""
-        typer.echo(f"tidegate: {error}{further}", err=True)
+        typer.echo(f"tidegate: {error}", err=True)
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         typer.echo("tidegate: interrupted; `tidegate threads` lists what can be resumed", err=True)

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 
 import typer
 
-from tidegate.cli.exit_codes import DEGRADED, WAITING
+from tidegate.cli.existing import existing
+from tidegate.cli.exit_codes import DEGRADED, INTERRUPTED, WAITING, exit_code
 from tidegate.cli.progress import Progress
-from tidegate.cli.text import result_text
+from tidegate.cli.text import result_text, resume_command
+from tidegate.errors import ServiceError
 from tidegate.graph.result import Result
 from tidegate.graph.runner import Pipeline
 from tidegate.settings import Policy, Settings
@@ -29,7 +31,7 @@ def execute(
     fresh: bool = False,
 ) -> None:
     """Run a document, or resume a thread, and print the result; exits with the code that the result asks for."""
-    settings = Settings.read(**options)
+    settings = Settings.read(**options) if thread_id is None or document is not None else existing(options)
     progress = Progress(shown=not quiet)
 
     async def stream() -> Result:
@@ -46,6 +48,12 @@ def execute(
     shutdown = configure()
     try:
         result = asyncio.run(stream())
+    except (ServiceError, KeyboardInterrupt) as error:
+        if not progress.thread_id:
+            raise
+        again = f"go on with: {resume_command(progress.thread_id, options)}"
+        typer.echo(f"tidegate: {error if isinstance(error, ServiceError) else 'interrupted'}; {again}", err=True)
+        raise typer.Exit(exit_code(error) if isinstance(error, ServiceError) else INTERRUPTED) from None
     finally:
         shutdown()
     shown = {**options, **({"when_open": when_open} if when_open else {})}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import typer
 
-from tidegate.checkpointers import locate
+from tidegate.cli.existing import existing
 from tidegate.cli.text import result_text, table
 from tidegate.errors import SettingsError
 from tidegate.graph import drawing
@@ -28,7 +28,7 @@ def threads(options: Mapping[str, str], status: ThreadStatus | None, limit: int,
     """Print the registry."""
 
     async def work() -> None:
-        async with Pipeline.open(_settings(options)) as pipeline:
+        async with Pipeline.open(existing(options)) as pipeline:
             records = await pipeline.threads(status=status, limit=limit)
         if as_json:
             _print_json([asdict(record) for record in records])
@@ -51,20 +51,23 @@ def threads(options: Mapping[str, str], status: ThreadStatus | None, limit: int,
     asyncio.run(work())
 
 
-def show(options: Mapping[str, str], thread_id: str, *, history: bool, as_json: bool) -> None:
+def show(options: Mapping[str, str], thread_id: str, *, history: bool, text: bool, as_json: bool) -> None:
     """Print one thread."""
 
     async def work() -> None:
-        async with Pipeline.open(_settings(options)) as pipeline:
+        async with Pipeline.open(existing(options)) as pipeline:
             result = await pipeline.inspect(thread_id)
             entries = await pipeline.history(thread_id) if history else []
+        if text:
+            typer.echo(result.document.text if result.document else "", nl=False)
+            return
         if as_json:
             _print_json(result.to_dict() | ({"history": [asdict(entry) for entry in entries]} if history else {}))
             return
         typer.echo(result_text(result, options))
         if history:
-            rows = [(entry.at[:23], ", ".join(dict.fromkeys(entry.ran)) or "-", entry.reason) for entry in entries]
-            typer.echo("\n" + table(rows, ("WRITTEN (UTC)", "AFTER", "BECAUSE")))
+            rows = [(entry.at[:23], _steps(entry.ran), _steps(entry.next), entry.reason) for entry in entries]
+            typer.echo("\n" + table(rows, ("WRITTEN (UTC)", "AFTER", "NEXT", "BECAUSE")))
 
     asyncio.run(work())
 
@@ -73,7 +76,7 @@ def draw(options: Mapping[str, str], thread_id: str | None, format_: Format, out
     """Draw the graph, with the path of a thread if one is given."""
 
     async def work() -> bytes:
-        settings = Settings.read(checkpoints="memory:") if thread_id is None else _settings(options)
+        settings = Settings.read(checkpoints="memory:") if thread_id is None else existing(options)
         async with Pipeline.open(settings) as pipeline:
             path = None if thread_id is None else await pipeline.path(thread_id)
             return drawing.draw(pipeline.graph.get_graph(), format_, path)
@@ -94,7 +97,7 @@ def circuits(options: Mapping[str, str], *, as_json: bool) -> None:
     """Print every circuit."""
 
     async def work() -> None:
-        async with Pipeline.open(_settings(options)) as pipeline:
+        async with Pipeline.open(existing(options)) as pipeline:
             reports = await pipeline.circuits()
         if as_json:
             _print_json([asdict(report) for report in reports])
@@ -126,14 +129,8 @@ def settings(options: Mapping[str, str], *, as_json: bool) -> None:
     )
 
 
-def _settings(options: Mapping[str, str]) -> Settings:
-    """Read the settings; where no thread was ever kept, look at an empty store instead of making one."""
-    settings = Settings.read(**options)
-    path = locate(settings.checkpoints).checkpoints
-    if path is None or path.exists() or not path.parent.is_dir():
-        return settings
-    typer.echo(f"{path} does not exist yet; `tidegate run` makes it, --checkpoints names another", err=True)
-    return settings.model_copy(update={"checkpoints": "memory:"})
+def _steps(names: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(names)) or "-"
 
 
 def _time(seconds: float | None) -> str:

@@ -11,10 +11,11 @@ from tidegate.graph.result import Event
 
 
 class Progress:
-    """Shows the events of one execution; `steps` counts the steps that started."""
+    """Shows the events of one execution; `steps` counts the steps that started, `thread_id` is empty until known."""
 
     def __init__(self, *, shown: bool) -> None:
         self.steps = 0
+        self.thread_id = ""
         self._shown = shown
         self._live = shown and sys.stderr.isatty()
         self._step = ""
@@ -32,9 +33,13 @@ class Progress:
 
     def show(self, event: Event) -> None:
         """Take the next event."""
-        if event.kind == "started":
+        if event.kind == "thread":
+            self.thread_id = event.text
+        elif event.kind == "started":
             self.steps += 1
             if event.step != self._step or len(self._ended) == self._started:
+                if 0 < len(self._ended) < self._started:  # its other branches had ended before a crash
+                    self._write(_line(self._ended), final=True)
                 self._step, self._started, self._ended = event.step, 0, []
             self._started += 1
             self._write(f"{self._bar()}…", final=False)
@@ -63,6 +68,8 @@ def _line(ended: list[Event]) -> str:
         return "failed"
     if last.kind == "interrupted":
         return f"waits for the circuit {last.detail['circuit']}, {last.detail['retry_in']:.0f} s"
+    if "failed" in last.detail:
+        return f"failed: {last.detail['failed']}"
     if "to" in last.detail:
         later = f", retry in {last.detail['retry_in']:.0f} s" if "retry_in" in last.detail else ""
         return f"-> {last.detail['to']} ({last.detail['reason']}{later})"

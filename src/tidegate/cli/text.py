@@ -62,7 +62,9 @@ def _summary(result: Result) -> str:
     )
     if not result.summary.sentences:
         return "Summary: none, the document has no running text"
-    lines = [f"Summary ({how})"]
+    unsupported = sum(not sentence.supported for sentence in result.summary.sentences)
+    doubt = f"; {unsupported} of {len(result.summary.sentences)} sentences not supported" if unsupported else ""
+    lines = [f"Summary ({how}{doubt})"]
     for number, sentence in enumerate(result.summary.sentences, start=1):
         text = f"{printable(sentence.text)} {_source(result, sentence)}".rstrip()
         lines.append(textwrap.fill(text, _WIDTH, initial_indent=f"{number:>3}. ", subsequent_indent="     "))
@@ -82,7 +84,11 @@ def _source(result: Result, sentence: Sentence) -> str:
     )
     if pages:
         return f"[p. {', '.join(map(str, pages))}]"
-    return f"[{', '.join(f'{span.start}-{span.end}' for span in sentence.evidence)}]" if sentence.evidence else ""
+    if sentence.evidence:
+        return f"[{', '.join(f'{span.start}-{span.end}' for span in sentence.evidence)}]"
+    records = [result.enrichments[key] for key in sentence.entities if key in result.enrichments]
+    sources = dict.fromkeys(str((record.data or {}).get("source") or record.source) for record in records)
+    return f"[{', '.join(map(printable, sources))}]" if sources else ""
 
 
 def _entities(result: Result) -> str:
@@ -147,13 +153,21 @@ def _missing(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _commands(result: Result, options: Mapping[str, str]) -> str:
+def resume_command(thread_id: str, options: Mapping[str, str]) -> str:
+    """Return what to type to go on with a thread under the same options."""
     given = "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options.items())
+    return f"tidegate resume {shlex.quote(thread_id)}{given}"
+
+
+def _commands(result: Result, options: Mapping[str, str]) -> str:
     where = "".join(f" --{name} {shlex.quote(value)}" for name, value in options.items() if name == "checkpoints")
     thread = shlex.quote(result.thread_id)
     lines = [f"thread   {result.thread_id}"]
+    if options.get("checkpoints") == "memory:":
+        return f"{lines[0]}, kept in memory and so gone with this process"
     if result.status != "complete":
         when = "" if not result.retry_in else f"   (the service may be tried again in {result.retry_in:.0f} s)"
-        lines.append(f"resume   tidegate resume {thread}{given}{when}")
+        policy = {"when_open": "wait"} if result.status == "waiting" else {}
+        lines.append(f"resume   {resume_command(result.thread_id, {**policy, **options})}{when}")
     lines.append(f"inspect  tidegate show {thread}{where}")
     return "\n".join(lines)

@@ -41,8 +41,8 @@ _GAZETTEER = "http://gazetteer/enrich"  # no host has to have this name: request
 class HttpEnricher:
     """An API that is asked about one entity a request.
 
-    Sends the entity as JSON, `{"id", "text", "type"}` and for dates and amounts `"value"`, unless the settings say
-    otherwise, and expects a JSON object. It is safe to use from several event loops.
+    Sends the entity as JSON, `{"id", "text", "type"}`, for dates and amounts `"value"` and for some places `"within"`,
+    unless the settings say otherwise, and expects a JSON object. It is safe to use from several event loops.
     """
 
     def __init__(
@@ -146,6 +146,8 @@ class HttpEnricher:
         if self._body is not None:
             return _filled(self._body, entity)
         payload: JSON = {"id": entity.id, "text": entity.text, "type": entity.type}
+        if entity.within is not None:
+            payload["within"] = entity.within
         return payload if entity.value is None else {**payload, "value": entity.value}
 
 

@@ -185,7 +185,10 @@ def load() -> Gazetteer:
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
-    """Answer `POST /enrich` with `{"text", "type"}`: 200 and what is known of the place, or 404."""
+    """Answer `POST /enrich` with `{"text", "type"}`: 200 and what is known of the place, or 404.
+
+    `"within"`, the area that the place lies in, may come with them.
+    """
     if scope["type"] != "http":
         raise NotImplementedError(f"the gazetteer speaks HTTP, not {scope['type']}")
     if scope["path"] != "/enrich":
@@ -205,14 +208,16 @@ async def _enrich(body: bytes | None) -> tuple[int, JSON]:
         return 413, _problem(f"send {_LARGEST_REQUEST} bytes at most")
     try:
         entity = json.loads(body)
-        text, kind = entity["text"], entity["type"]
+        text, kind, within = entity["text"], entity["type"], entity.get("within", "")
     except (ValueError, KeyError, TypeError, RecursionError):
         return 400, _problem('send {"text": ..., "type": ...}')
-    if not isinstance(text, str) or not isinstance(kind, str):
-        return 400, _problem("text and type are strings")
+    if not (isinstance(text, str) and isinstance(kind, str) and isinstance(within, str)):
+        return 400, _problem("text, type and within are strings")
     if kind not in TYPES:
         return 404, _problem("this type is not covered")
-    place = (await asyncio.to_thread(load)).find(text, certain=kind == "ENTITY")
+    places = await asyncio.to_thread(load)
+    place = places.find(f"{text}, {within}") if within else None
+    place = place or places.find(text, certain=kind == "ENTITY")
     return (200, place) if place is not None else (404, _problem("no such place"))
 
 

@@ -32,9 +32,16 @@ _KIN_BEFORE: Final = re.compile(
 )
 _JOB_BEFORE: Final = re.compile(rf"(?<![\w'\u2019])(?:{'|'.join(sorted(lexicon.JOBS))}) \Z")
 _WHO_AFTER: Final = re.compile(r",? (?:who|whose|whom)(?!\w)|, (?:age )?\d{2},")
+_OFFICE_AFTER: Final = re.compile(
+    r", (?:(?:the|its|his|her|their|an?) )?(?:[a-z-]+ ){0,2}(?:head|director|manager|president"
+    r"|chair(?:man|woman|person)?|secretary|spokes(?:man|woman|person)|mayor|minister|professor|editor|founder"
+    r"|captain|coach) (?:of|for|at) "
+)
+_LISTED_BEFORE: Final = re.compile(r"([^\W\d_]\w+),? (?:and|or) \Z")
 _IN_BEFORE: Final = re.compile(r"(?<!\w)(?i:in|near|throughout) \Z")
 _NEAR_BEFORE: Final = re.compile(
-    r"(?<!\w)(?i:in|near|to|from|at|across|as far as|into|left|off|outside|reached|through|towards?|via|visited) \Z"
+    r"(?<!\w)(?i:in|near|to|from|at|between|across|as far as|into|left|off|outside|reached|through|towards?|via"
+    r"|visited) \Z"
 )
 _LIVES_BEFORE: Final = re.compile(
     r"(?<!\w)(?:(?:born|raised|grew up|live|lives|lived|living|resides?|resided|based|headquartered|located|died|moved"
@@ -144,6 +151,8 @@ def beside(text: str, start: int, end: int) -> Iterator[Clue]:
         yield "OTHER", PROOF  # a trade mark
     if _BORN_AFTER.match(after) or _KIN_BEFORE.search(before) or _JOB_BEFORE.search(before):
         yield "PERSON", FIRM
+    if " " in text[start:end] and _OFFICE_AFTER.match(text, end):
+        yield "PERSON", PROOF
     if _SPEAKER_BEFORE.search(before) or _SPEAKER_AFTER.match(after) or _WHO_AFTER.match(after):
         yield "PERSON", FAINT
     if _LIVES_BEFORE.search(before):
@@ -156,6 +165,9 @@ def beside(text: str, start: int, end: int) -> Iterator[Clue]:
         yield "LOC", FIRM if known else FAINT / 2
     elif _NEAR_BEFORE.search(before):
         yield "LOC", LIKELY + 1 if known else FAINT / 2
+    listed = _LISTED_BEFORE.search(before)
+    if known and listed is not None and standing(listed[1]) in ("city", "area"):
+        yield "LOC", FIRM  # Bergen and Aberdeen
     within = _PART_BEFORE.search(before)
     if within is not None and standing(within[1]) != "none":
         yield "LOC", FIRM

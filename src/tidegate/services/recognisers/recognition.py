@@ -38,6 +38,7 @@ class _Entry:
     names: list[str]
     value: dict[str, str] | None = None
     spans: list[Span] = field(default_factory=list)
+    within: str | None = None
 
 
 def find_entities(document: Document, model: Model | None = None) -> list[Entity]:
@@ -69,7 +70,16 @@ def find_entities(document: Document, model: Model | None = None) -> list[Entity
     for start, end, number in without_overlap(found, len(document.text)):
         entries[number].spans.append(Span(start=start, end=end))
     mentioned = [entry for entry in entries if entry.spans]
+    _locate(document.text, [entry for entry in mentioned if entry.type == "LOC"])
     return [_entity(document, entry) for entry in sorted(mentioned, key=lambda entry: entry.spans[0].start)]
+
+
+def _locate(text: str, places: Sequence[_Entry]) -> None:
+    """Note which area a place lies in, as the first mention says that does: Bangor, Wales."""
+    areas = {span.start: text[span.start : span.end] for entry in places for span in entry.spans}
+    for entry in places:
+        following = (areas[at] for span in entry.spans if text[span.end : (at := span.end + 2)] == ", " and at in areas)
+        entry.within = next((area for area in following if standing(area) == "area"), None)
 
 
 def _names(document: Document, model: Model | None, common: frozenset[str]) -> list[Name]:
@@ -139,4 +149,5 @@ def _entity(document: Document, entry: _Entry) -> Entity:
         type=entry.type,
         mentions=tuple(entry.spans),
         value=entry.value,
+        within=entry.within,
     )

@@ -7,7 +7,7 @@ import asyncio
 from tidegate.services.recognisers.recognition import find_entities
 from tidegate.state import Document, Entity
 
-RULES = "rules/1"
+RULES = "rules/2"
 """The version of the rules: raised by one whenever they find something else in the same document."""
 
 

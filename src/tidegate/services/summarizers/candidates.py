@@ -13,6 +13,8 @@ from tidegate.services.summarizers.words import stems, tokens
 from tidegate.state import Document
 
 _FEWEST_WORDS, _MOST_WORDS = 6, 70
+_BRIEF = 3  # words of a sentence that counts where there are not even _HARDLY_ANY longer ones
+_HARDLY_ANY = 3
 _FEWEST_OF_NOTE = 8  # words, where no full stop tells that something was said
 _SHORT, _LONG = 20, 45  # words below which a sentence says little, and from which it is too much to take in at once
 _ENDS = tuple(".!…。！｡।॥۔։።")
@@ -72,10 +74,11 @@ def candidates(document: Document) -> list[Candidate]:
     """Return the sentences of the prose outside lists of references, each text once.
 
     Where not one tells something as a sentence (notes without full stops, a script without them, a form), all are
-    returned that say something.
+    returned that say something. Sentences of a few words count where there is hardly another.
     """
     sentences: list[Candidate] = []
     notes: list[Candidate] = []
+    brief: list[Candidate] = []
     apart = _apart(document)
     seen: set[str] = set()
     block = -1
@@ -87,16 +90,21 @@ def candidates(document: Document) -> list[Candidate]:
         seen.add(text)
         words = tokens(text)
         folded = text.lower()
-        if not _says_something(folded, words):
-            continue
         reads = passage.whole and _reads_as_sentence(text, words) and not _INSTRUCTS.match(folded)
+        is_brief = _BRIEF <= len(words) < _FEWEST_WORDS
+        if not _says_something(folded, words, 0 if is_brief and reads else _FEWEST_WORDS):
+            continue
         fitness = _fitness(text, folded, words) * (1.0 if passage.kind == "paragraph" else 0.7)
         introduces = 1.5 if _ANNOUNCES.search(folded) else 1.2 if _DEFINES.search(folded) else 1.0
         found = Candidate(passage, tuple(stems(words)), fitness, leads, introduces)
-        if reads:
+        if is_brief:
+            brief.append(found)
+        elif reads:
             sentences.append(found)
         elif len(words) >= _FEWEST_OF_NOTE and not text.endswith(":") and text[0] not in "([":
             notes.append(found)
+    if len(sentences) < _HARDLY_ANY and brief:
+        return sorted([*sentences, *brief], key=lambda each: each.passage.start)
     return sentences or notes
 
 
@@ -113,8 +121,8 @@ def _apart(document: Document) -> set[int]:
     return apart
 
 
-def _says_something(folded: str, words: list[str]) -> bool:
-    if len(words) < _FEWEST_WORDS or sum(map(str.isalpha, folded)) < 0.6 * (len(folded) - folded.count(" ")):
+def _says_something(folded: str, words: list[str], fewest: int) -> bool:
+    if len(words) < fewest or sum(map(str.isalpha, folded)) < 0.6 * (len(folded) - folded.count(" ")):
         return False
     figures = sum(word[0].isdigit() for word in words)
     return figures <= 0.4 * len(words) and not _FURNITURE.search(folded)

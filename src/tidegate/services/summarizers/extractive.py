@@ -11,7 +11,7 @@ from tidegate.services.summarizers.ranking import choose
 from tidegate.services.summarizers.words import terms
 from tidegate.state import Document, Enrichment, Entity, Sentence, Span, Summary, hash_of
 
-_VERSION = 1  # raised whenever the same document would give another summary
+_VERSION = 2  # raised whenever the same document would give another summary
 
 
 class ExtractiveSummarizer:
