@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from tidegate.store.codec import Codec
 
@@ -36,8 +35,7 @@ class Serializer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """A serialized value, whose large items are values of their own; `size` is in bytes, with all of them."""
 
     kind: str
@@ -46,8 +44,7 @@ class Value:
     parts: tuple[tuple[str, Value], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(NamedTuple):
     """What is stored of a value: the same, unpacked, with the IDs of its parts."""
 
     kind: str
