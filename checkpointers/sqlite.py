@@ -187,7 +187,8 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
     ) -> sqlite_rows.Serialized:
         thread_id, checkpoint_ns, parent_id = _place(config)
         at = Address(thread_id, checkpoint_ns, checkpoint["id"])
-        return sqlite_rows.serialize(at, parent_id, checkpoint, get_checkpoint_metadata(config, metadata), self.serde)
+        metadata = get_checkpoint_metadata(config, metadata)
+        return sqlite_rows.serialize(at, parent_id, checkpoint, metadata, self.serde, self.database.codec.texts)
 
     def _putting(self, made: sqlite_rows.Serialized) -> Callable[[sqlite3.Connection], None]:
         return lambda connection: sqlite_rows.put(connection, made, self.database.codec)
@@ -211,7 +212,9 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
     ) -> _FencedWrites:
         thread_id, checkpoint_ns, checkpoint_id = _place(config)
         at = Address(thread_id, checkpoint_ns, str(checkpoint_id))
-        return config, TaskWrites(at, sqlite_rows.serialize_writes(writes, self.serde), task_id, task_path)
+        return config, TaskWrites(
+            at, sqlite_rows.serialize_writes(writes, self.serde, self.database.codec.texts), task_id, task_path
+        )
 
     def _write(self, connection: sqlite3.Connection, items: Sequence[_FencedWrites]) -> None:
         for config, _ in items:

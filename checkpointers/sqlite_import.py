@@ -108,12 +108,13 @@ class Source:
             checkpoint,
             json.loads(metadata) if metadata else {},
             _MSGPACK,
+            self._codec.texts,
         ), _seconds(checkpoint.get("ts"))
 
     def _value(self, kind: str, data: bytes) -> blobs.Value:
         kind, data = self._decrypted(kind, data)
         if kind == "msgpack":
-            return blobs.serialize(_MSGPACK.loads_typed((kind, data)), _MSGPACK)
+            return blobs.serialize(_MSGPACK.loads_typed((kind, data)), _MSGPACK, self._codec.texts)
         return blobs.Value(kind, data, len(data))
 
     def _decrypted(self, kind: str, data: bytes | None) -> tuple[str, bytes]:

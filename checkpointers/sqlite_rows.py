@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -73,12 +73,17 @@ class Serialized:
 
 
 def serialize(
-    at: Address, parent_id: str | None, checkpoint: Checkpoint, metadata: Mapping[str, Any], serde: blobs.Serializer
+    at: Address,
+    parent_id: str | None,
+    checkpoint: Checkpoint,
+    metadata: Mapping[str, Any],
+    serde: blobs.Serializer,
+    texts: blobs.Texts,
 ) -> Serialized:
     """Serialize a checkpoint, in the caller's thread: it may go on to change the values."""
     _, body = serde.dumps_typed({key: value for key, value in checkpoint.items() if key != "channel_values"})
     channel_values = checkpoint["channel_values"]
-    values = tuple((channel, blobs.serialize(value, serde)) for channel, value in channel_values.items())
+    values = tuple((channel, blobs.serialize(value, serde, texts)) for channel, value in channel_values.items())
     # ASCII alone: text that is no valid Unicode, as a lone surrogate, could not be stored
     metadata_json = json.dumps(metadata)
     run_id, revision = metadata.get("run_id"), channel_values.get(REVISION)
@@ -104,18 +109,24 @@ def put(connection: sqlite3.Connection, made: Serialized, codec: Codec, stored_a
         made.at,
     ).fetchone()
     replaced: set[int] = set()
+    values = (made.parent_id, made.run_id, made.revision, stored_at, made.metadata, codec.pack(made.body))
     if row is None:
-        row_id = _insert(connection, made.at)
+        row_id = connection.execute(
+            """INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id,
+                   parent_id, run_id, revision, stored_at, metadata, body)
+               VALUES (?, ?, ?, ?, ?, ?, coalesce(?, tidegate_now()), ?, ?)""",
+            (*made.at, *values),
+        ).lastrowid
     else:
         row_id = row[0]
         if row[1]:
             replaced = _blobs_of(connection, [row_id], "channel_values")
             connection.execute("DELETE FROM channel_values WHERE checkpoint = ?", (row_id,))
-    connection.execute(
-        """UPDATE checkpoints SET parent_id = ?, run_id = ?, revision = ?, stored_at = coalesce(?, tidegate_now()),
-           metadata = ?, body = ? WHERE id = ?""",
-        (made.parent_id, made.run_id, made.revision, stored_at, made.metadata, codec.pack(made.body), row_id),
-    )
+        connection.execute(
+            """UPDATE checkpoints SET parent_id = ?, run_id = ?, revision = ?, stored_at = coalesce(?, tidegate_now()),
+               metadata = ?, body = ? WHERE id = ?""",
+            (*values, row_id),
+        )
     rows.insert(
         connection,
         "INSERT INTO channel_values (checkpoint, channel, kind, value, blob)",
@@ -171,10 +182,12 @@ def _is_written(connection: sqlite3.Connection, row_id: int, task_id: str, index
     )
 
 
-def serialize_writes(writes: Sequence[tuple[str, Any]], serde: blobs.Serializer) -> list[tuple[int, str, blobs.Value]]:
+def serialize_writes(
+    writes: Sequence[tuple[str, Any]], serde: blobs.Serializer, texts: blobs.Texts
+) -> list[tuple[int, str, blobs.Value]]:
     """Serialize what a task wrote, each with the index that LangGraph gives it."""
     return [
-        (WRITES_IDX_MAP.get(channel, place), channel, blobs.serialize(value, serde))
+        (WRITES_IDX_MAP.get(channel, place), channel, blobs.serialize(value, serde, texts))
         for place, (channel, value) in enumerate(writes)
     ]
 
