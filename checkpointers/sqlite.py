@@ -6,7 +6,7 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -22,12 +22,13 @@ from langgraph.checkpoint.base import (
 
 from tidegate.checkpointers import sqlite_import, sqlite_listing, sqlite_retention, sqlite_rows
 from tidegate.checkpointers.saving import StrictSerializer, put_span
-from tidegate.checkpointers.sqlite_rows import Address
+from tidegate.checkpointers.sqlite_rows import Address, TaskWrites
 from tidegate.errors import CheckpointDamaged, StoreDamaged, ThreadError
 from tidegate.store.database import Database
 from tidegate.store.leases import check_lease
 
 _Result = TypeVar("_Result")
+_FencedWrites: TypeAlias = tuple[RunnableConfig, TaskWrites]
 
 
 class SqliteSaver(BaseCheckpointSaver[Any]):
@@ -187,7 +188,8 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
     ) -> sqlite_rows.Serialized:
         thread_id, checkpoint_ns, parent_id = _place(config)
         at = Address(thread_id, checkpoint_ns, checkpoint["id"])
-        return sqlite_rows.serialize(at, parent_id, checkpoint, get_checkpoint_metadata(config, metadata), self.serde)
+        metadata = get_checkpoint_metadata(config, metadata)
+        return sqlite_rows.serialize(at, parent_id, checkpoint, metadata, self.serde, self.database.codec.texts)
 
     def _putting(self, made: sqlite_rows.Serialized) -> Callable[[sqlite3.Connection], None]:
         return lambda connection: sqlite_rows.put(connection, made, self.database.codec)
@@ -196,28 +198,29 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote, all of it or nothing."""
-        self.database.write_sync(self._fenced(config, self._writing(config, writes, task_id, task_path)))
+        item = self._serialize_writes(config, writes, task_id, task_path)
+        self.database.write_sync(lambda connection: self._write(connection, [item]))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """As `put_writes`."""
-        work = self._fenced(config, self._writing(config, writes, task_id, task_path))
-        await self.database.write(work, settle=True)
+        item = self._serialize_writes(config, writes, task_id, task_path)
+        await self.database.write_item(self._write, item, settle=True)
 
-    def _writing(
+    def _serialize_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
-    ) -> Callable[[sqlite3.Connection], None]:
+    ) -> _FencedWrites:
         thread_id, checkpoint_ns, checkpoint_id = _place(config)
         at = Address(thread_id, checkpoint_ns, str(checkpoint_id))
-        serialized = sqlite_rows.serialize_writes(writes, self.serde)
-        codec = self.database.codec
+        return config, TaskWrites(
+            at, sqlite_rows.serialize_writes(writes, self.serde, self.database.codec.texts), task_id, task_path
+        )
 
-        def write(connection: sqlite3.Connection) -> None:
-            if serialized:
-                sqlite_rows.put_writes(connection, at, serialized, task_id, task_path, codec)
-
-        return write
+    def _write(self, connection: sqlite3.Connection, items: Sequence[_FencedWrites]) -> None:
+        for config, _ in items:
+            self._fence(connection, config)
+        sqlite_rows.put_writes(connection, [each for _, each in items if each.writes], self.database.codec)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread to an ID that has none; a source that does not exist is nothing.

@@ -13,7 +13,7 @@ from typing import Any
 import ormsgpack
 
 from tidegate.checkpointers import sqlite_rows
-from tidegate.checkpointers.sqlite_rows import Address
+from tidegate.checkpointers.sqlite_rows import Address, TaskWrites
 from tidegate.errors import SettingsError
 from tidegate.store import blobs
 from tidegate.store.codec import Codec
@@ -68,7 +68,10 @@ class Source:
         )
         while rows := writes.fetchmany(_BATCH):
             yield self._writing(
-                [(Address(*row[:3]), *row[3:5], (row[5], row[6], self._value(row[7], row[8]))) for row in rows]
+                [
+                    TaskWrites(Address(*row[:3]), [(row[5], row[6], self._value(row[7], row[8]))], *row[3:5])
+                    for row in rows
+                ]
             )
 
     def _putting(self, batch: list[tuple[sqlite_rows.Serialized, float | None]]) -> Callable[[sqlite3.Connection], int]:
@@ -80,12 +83,9 @@ class Source:
 
         return put
 
-    def _writing(
-        self, batch: list[tuple[Address, str, str, tuple[int, str, blobs.Value]]]
-    ) -> Callable[[sqlite3.Connection], int]:
+    def _writing(self, batch: list[TaskWrites]) -> Callable[[sqlite3.Connection], int]:
         def write(connection: sqlite3.Connection) -> int:
-            for at, task_id, task_path, each in batch:
-                sqlite_rows.put_writes(connection, at, [each], task_id, task_path, self._codec, replace=False)
+            sqlite_rows.put_writes(connection, batch, self._codec, replace=False)
             return 0
 
         return write
@@ -108,12 +108,13 @@ class Source:
             checkpoint,
             json.loads(metadata) if metadata else {},
             _MSGPACK,
+            self._codec.texts,
         ), _seconds(checkpoint.get("ts"))
 
     def _value(self, kind: str, data: bytes) -> blobs.Value:
         kind, data = self._decrypted(kind, data)
         if kind == "msgpack":
-            return blobs.serialize(_MSGPACK.loads_typed((kind, data)), _MSGPACK)
+            return blobs.serialize(_MSGPACK.loads_typed((kind, data)), _MSGPACK, self._codec.texts)
         return blobs.Value(kind, data, len(data))
 
     def _decrypted(self, kind: str, data: bytes | None) -> tuple[str, bytes]:

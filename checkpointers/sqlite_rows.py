@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from langgraph.checkpoint.base import (
 )
 
 from tidegate.errors import CheckpointDamaged
-from tidegate.store import blobs
+from tidegate.store import blobs, rows
 from tidegate.store.codec import Codec
 
 REVISION = "revision"
@@ -73,12 +73,17 @@ class Serialized:
 
 
 def serialize(
-    at: Address, parent_id: str | None, checkpoint: Checkpoint, metadata: Mapping[str, Any], serde: blobs.Serializer
+    at: Address,
+    parent_id: str | None,
+    checkpoint: Checkpoint,
+    metadata: Mapping[str, Any],
+    serde: blobs.Serializer,
+    texts: blobs.Texts,
 ) -> Serialized:
     """Serialize a checkpoint, in the caller's thread: it may go on to change the values."""
     _, body = serde.dumps_typed({key: value for key, value in checkpoint.items() if key != "channel_values"})
     channel_values = checkpoint["channel_values"]
-    values = tuple((channel, blobs.serialize(value, serde)) for channel, value in channel_values.items())
+    values = tuple((channel, blobs.serialize(value, serde, texts)) for channel, value in channel_values.items())
     # ASCII alone: text that is no valid Unicode, as a lone surrogate, could not be stored
     metadata_json = json.dumps(metadata)
     run_id, revision = metadata.get("run_id"), channel_values.get(REVISION)
@@ -104,68 +109,94 @@ def put(connection: sqlite3.Connection, made: Serialized, codec: Codec, stored_a
         made.at,
     ).fetchone()
     replaced: set[int] = set()
+    values = (made.parent_id, made.run_id, made.revision, stored_at, made.metadata, codec.pack(made.body))
     if row is None:
-        row_id = _insert(connection, made.at)
+        row_id = connection.execute(
+            """INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id,
+                   parent_id, run_id, revision, stored_at, metadata, body)
+               VALUES (?, ?, ?, ?, ?, ?, coalesce(?, tidegate_now()), ?, ?)""",
+            (*made.at, *values),
+        ).lastrowid
     else:
         row_id = row[0]
         if row[1]:
             replaced = _blobs_of(connection, [row_id], "channel_values")
             connection.execute("DELETE FROM channel_values WHERE checkpoint = ?", (row_id,))
-    connection.execute(
-        """UPDATE checkpoints SET parent_id = ?, run_id = ?, revision = ?, stored_at = coalesce(?, tidegate_now()),
-           metadata = ?, body = ? WHERE id = ?""",
-        (made.parent_id, made.run_id, made.revision, stored_at, made.metadata, codec.pack(made.body), row_id),
-    )
-    connection.executemany(
-        "INSERT INTO channel_values (checkpoint, channel, kind, value, blob) VALUES (?, ?, ?, ?, ?)",
+        connection.execute(
+            """UPDATE checkpoints SET parent_id = ?, run_id = ?, revision = ?, stored_at = coalesce(?, tidegate_now()),
+               metadata = ?, body = ? WHERE id = ?""",
+            (*values, row_id),
+        )
+    rows.insert(
+        connection,
+        "INSERT INTO channel_values (checkpoint, channel, kind, value, blob)",
         [(row_id, channel, *blobs.store(connection, value, codec)) for channel, value in made.values],
     )
     if replaced:
         blobs.sweep(connection, replaced)
 
 
+class TaskWrites(NamedTuple):
+    """What a task wrote on a checkpoint: index, channel and value of each."""
+
+    at: Address
+    writes: Sequence[tuple[int, str, blobs.Value]]
+    task_id: str
+    task_path: str
+
+
 def put_writes(
-    connection: sqlite3.Connection,
-    at: Address,
-    writes: Iterable[tuple[int, str, blobs.Value]],
-    task_id: str,
-    task_path: str,
-    codec: Codec,
-    *,
-    replace: bool = True,
+    connection: sqlite3.Connection, items: Sequence[TaskWrites], codec: Codec, *, replace: bool = True
 ) -> None:
-    """Add what a task wrote, each with its index. A write that is there stays, unless its index is negative."""
-    row = connection.execute(
-        "SELECT id FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?", at
-    ).fetchone()
-    row_id = _insert(connection, at) if row is None else row[0]
-    replaced: set[int] = set()
-    for index, channel, value in writes:
-        if index < 0 and replace:
-            old = connection.execute(
-                "DELETE FROM writes WHERE checkpoint = ? AND task_id = ? AND idx = ? RETURNING blob",
-                (row_id, task_id, index),
-            ).fetchall()
-            replaced.update(blob for (blob,) in old if blob is not None)
-        elif connection.execute(
-            "SELECT 1 FROM writes WHERE checkpoint = ? AND task_id = ? AND idx = ?", (row_id, task_id, index)
-        ).fetchone():
-            continue
-        connection.execute(
-            """INSERT INTO writes (checkpoint, task_id, idx, task_path, channel, kind, value, blob)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-            (row_id, task_id, index, task_path, channel, *blobs.store(connection, value, codec)),
-        )
+    """Add what tasks wrote. A write that is there stays, unless its index is negative, and `replace` is true."""
+    row_ids = {at: _row_id(connection, at) for at in {item.at for item in items}}
+    inserted, replaced = [], set[int]()
+    for at, writes, task_id, task_path in items:
+        row_id = row_ids[at]
+        for index, channel, value in writes:
+            if index < 0 and replace:
+                old = connection.execute(
+                    "DELETE FROM writes WHERE checkpoint = ? AND task_id = ? AND idx = ? RETURNING blob",
+                    (row_id, task_id, index),
+                ).fetchall()
+                replaced.update(blob for (blob,) in old if blob is not None)
+            elif value.size >= blobs.INLINE and _is_written(connection, row_id, task_id, index):
+                continue  # else its blob would be stored, and nothing name it
+            inserted.append((row_id, task_id, index, task_path, channel, *blobs.store(connection, value, codec)))
+    rows.insert(
+        connection,
+        "INSERT INTO writes (checkpoint, task_id, idx, task_path, channel, kind, value, blob)",
+        inserted,
+        "ON CONFLICT DO NOTHING",
+    )
     if replaced:
         blobs.sweep(connection, replaced)
 
 
-def serialize_writes(writes: Sequence[tuple[str, Any]], serde: blobs.Serializer) -> list[tuple[int, str, blobs.Value]]:
+def _is_written(connection: sqlite3.Connection, row_id: int, task_id: str, index: int) -> bool:
+    return (
+        connection.execute(
+            "SELECT 1 FROM writes WHERE checkpoint = ? AND task_id = ? AND idx = ?", (row_id, task_id, index)
+        ).fetchone()
+        is not None
+    )
+
+
+def serialize_writes(
+    writes: Sequence[tuple[str, Any]], serde: blobs.Serializer, texts: blobs.Texts
+) -> list[tuple[int, str, blobs.Value]]:
     """Serialize what a task wrote, each with the index that LangGraph gives it."""
     return [
-        (WRITES_IDX_MAP.get(channel, place), channel, blobs.serialize(value, serde))
+        (WRITES_IDX_MAP.get(channel, place), channel, blobs.serialize(value, serde, texts))
         for place, (channel, value) in enumerate(writes)
     ]
+
+
+def _row_id(connection: sqlite3.Connection, at: Address) -> int:
+    row = connection.execute(
+        "SELECT id FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?", at
+    ).fetchone()
+    return _insert(connection, at) if row is None else int(row[0])
 
 
 def _insert(connection: sqlite3.Connection, at: Address) -> int:
@@ -239,34 +270,35 @@ def find(connection: sqlite3.Connection, thread_id: str, checkpoint_ns: str, che
 
 
 def load(
-    connection: sqlite3.Connection, rows: Sequence[Row], codec: Codec, serde: blobs.Serializer, path: str
+    connection: sqlite3.Connection, found: Sequence[Row], codec: Codec, serde: blobs.Serializer, path: str
 ) -> list[CheckpointTuple]:
     """Return checkpoints with their values and what tasks wrote on them.
 
     Raises:
         CheckpointDamaged: one of them cannot be read.
     """
-    ids = json.dumps([row.id for row in rows])
-    values: dict[int, list[tuple[str, blobs.Stored]]] = {row.id: [] for row in rows}
+    ids = json.dumps([row.id for row in found])
+    values: dict[int, list[tuple[str, blobs.Stored]]] = {row.id: [] for row in found}
     for checkpoint, channel, *stored in connection.execute(
         """SELECT checkpoint, channel, kind, value, blob FROM channel_values
            WHERE checkpoint IN (SELECT value FROM json_each(?))""",
         (ids,),
     ):
         values[checkpoint].append((channel, (stored[0], stored[1], stored[2])))
-    writes: dict[int, list[_Write]] = {row.id: [] for row in rows}
+    writes: dict[int, list[_Write]] = {row.id: [] for row in found}
     for write in _writes(connection, ids):
         writes[write.checkpoint].append(write)
     named = {stored[2] for each in values.values() for _, stored in each if stored[2] is not None}
     named |= {each.stored[2] for some in writes.values() for each in some if each.stored[2] is not None}
-    found: dict[int, blobs.Blob] = {}
+    fetched: dict[int, blobs.Blob] | None = None
     loaded = []
-    for row in rows:
+    for row in found:
         try:
-            found = found or blobs.fetch(connection, named, codec)
+            if fetched is None:
+                fetched = blobs.fetch(connection, named, codec)
             checkpoint = _body(row, codec, serde)
             checkpoint["channel_values"] = {
-                channel: blobs.load(stored, found, codec, serde) for channel, stored in values[row.id]
+                channel: blobs.load(stored, fetched, codec, serde) for channel, stored in values[row.id]
             }
             loaded.append(
                 CheckpointTuple(
@@ -275,7 +307,7 @@ def load(
                     metadata=_metadata(row),
                     parent_config=row.at._replace(checkpoint_id=row.parent_id).config() if row.parent_id else None,
                     pending_writes=[
-                        (write.task_id, write.channel, blobs.load(write.stored, found, codec, serde))
+                        (write.task_id, write.channel, blobs.load(write.stored, fetched, codec, serde))
                         for write in writes[row.id]
                     ],
                 )

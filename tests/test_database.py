@@ -115,7 +115,7 @@ async def test_a_full_disk_is_reported_as_one(database: Database) -> None:
         for value in range(100_000):
             insert(value)(connection)
 
-    with pytest.raises(StoreError, match="no space left on its disk .*; free some and try again"):
+    with pytest.raises(StoreError, match=r"no space left on its disk .*; free some and try again"):
         await database.write(fill)
     await database.write(insert(7))
     assert await database.read(values) == [7]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from tidegate.store.codec import Codec
+if TYPE_CHECKING:
+    from tidegate.store.codec import Codec
+
 
 INLINE = 256
 """Bytes below which a value stands in the row that needs it: naming a blob costs 32 bytes of hash and a look-up."""
@@ -18,6 +19,8 @@ LARGE = 4096
 
 _MAX_ITEMS = 64  # larger dictionaries are collections of alike things, which are not looked through
 _MAX_DEPTH = 4
+_MAX_KNOWN = 4_000_000  # characters
+_TEXT = "text"
 _KINDS = frozenset({"null", "bytes", "bytearray", "msgpack"})
 
 Stored: TypeAlias = tuple[str | None, bytes | None, int | None]
@@ -36,18 +39,48 @@ class Serializer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A serialized value, whose large items are values of their own; `size` is in bytes, with all of them."""
+class Value(NamedTuple):
+    """A serialized value, whose large items are values of their own; `size` is in bytes, with all of them.
+
+    A large text is `text` as well, and only that if its digest is known: then there is likely no need for its bytes.
+    """
 
     kind: str
     data: bytes
     size: int
     parts: tuple[tuple[str, Value], ...] = ()
+    text: str | None = None
+    digest: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Texts:
+    """The digests and sizes of texts that were stored lately: a document is in every checkpoint of its thread.
+
+    Finding the same object again costs next to nothing, where serializing and hashing 200 kB costs a third of a
+    millisecond. Any thread may ask; only the writer tells.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[bytes, int]] = {}
+        self._characters = 0
+
+    def get(self, text: str) -> tuple[bytes, int] | None:
+        """Return the digest and the size in bytes, None if it is not known."""
+        return self._known.get(text)
+
+    def put(self, text: str, digest: bytes, size: int) -> None:
+        """Remember a text, and forget the oldest where they become too much."""
+        if text in self._known or len(text) > _MAX_KNOWN:
+            return
+        self._known[text] = (digest, size)
+        self._characters += len(text)
+        while self._characters > _MAX_KNOWN:
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            self._characters -= len(oldest)
+
+
+class Blob(NamedTuple):
     """What is stored of a value: the same, unpacked, with the IDs of its parts."""
 
     kind: str
@@ -55,22 +88,41 @@ class Blob:
     parts: tuple[tuple[str, int], ...]
 
 
-def serialize(value: Any, serde: Serializer, depth: int = 1) -> Value:
+def serialize(value: Any, serde: Serializer, texts: Texts, depth: int = 1) -> Value:
     """Serialize a value; done by the caller, who may change it afterwards."""
-    kind, data = serde.dumps_typed(value)
-    if len(data) < LARGE or type(value) is not dict or len(value) > _MAX_ITEMS or depth == _MAX_DEPTH:
+    if type(value) is str and len(value) >= LARGE:
+        return _serialize_text(value, texts)
+    if type(value) is not dict or len(value) > _MAX_ITEMS or depth == _MAX_DEPTH:
+        kind, data = serde.dumps_typed(value)
         return Value(kind, data, len(data))
-    parts, rest = [], dict(value)
-    for key, item in value.items():
-        if type(key) is str and key.isascii() and type(item) in (str, bytes, dict, list):
-            part = serialize(item, serde, depth + 1)
-            if part.size >= LARGE:
-                parts.append((key, part))
-                rest[key] = None
-    if not parts:
-        return Value(kind, data, len(data))
+    parts = [
+        (key, _serialize_text(item, texts))
+        for key, item in value.items()
+        if type(item) is str and len(item) >= LARGE and _is_plain(key)
+    ]
+    rest = {**value, **dict.fromkeys([key for key, _ in parts])} if parts else value
     kind, data = serde.dumps_typed(rest)
+    if len(data) >= LARGE:
+        for key, item in rest.items():
+            if type(item) in (bytes, dict, list) and _is_plain(key):
+                part = serialize(item, serde, texts, depth + 1)
+                if part.size >= LARGE:
+                    parts.append((key, part))
+        if parts:
+            kind, data = serde.dumps_typed({**value, **dict.fromkeys([key for key, _ in parts])})
     return Value(kind, data, len(data) + sum(part.size for _, part in parts), tuple(parts))
+
+
+def _serialize_text(text: str, texts: Texts) -> Value:
+    known = texts.get(text)
+    if known is not None:
+        return Value(_TEXT, b"", known[1], (), text, known[0])
+    data = text.encode("utf-8", "surrogatepass")
+    return Value(_TEXT, data, len(data), (), text)
+
+
+def _is_plain(key: Any) -> bool:
+    return type(key) is str and key.isascii()
 
 
 def store(connection: sqlite3.Connection, value: Value, codec: Codec) -> Stored:
@@ -86,13 +138,18 @@ def store(connection: sqlite3.Connection, value: Value, codec: Codec) -> Stored:
 
 def _blob(connection: sqlite3.Connection, value: Value, codec: Codec) -> tuple[int, bytes]:
     parts = [(key, *_blob(connection, part, codec)) for key, part in value.parts]
-    named = (part for key, _, digest in parts for part in (f"{len(key)}:{key}".encode(), digest))
-    digest = codec.digest((f"{value.kind}:{len(value.data)}:".encode(), value.data, *named))
+    digest = value.digest
+    if digest is None:
+        named = (part for key, _, digest in parts for part in (f"{len(key)}:{key}".encode(), digest))
+        digest = codec.digest((f"{value.kind}:{len(value.data)}:".encode(), value.data, *named))
+        if value.text is not None:
+            codec.texts.put(value.text, digest, value.size)
     row = connection.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
     if row is not None:
         return row[0], digest
+    data = value.data if value.text is None else value.text.encode("utf-8", "surrogatepass")
     inserted = connection.execute(
-        "INSERT INTO blobs (digest, kind, data) VALUES (?, ?, ?)", (digest, value.kind, codec.pack(value.data))
+        "INSERT INTO blobs (digest, kind, data) VALUES (?, ?, ?)", (digest, value.kind, codec.pack(data))
     )
     blob = inserted.lastrowid
     assert blob is not None  # noqa: S101 - sqlite3's type says that it may be None, which an INSERT never leaves it
@@ -153,6 +210,8 @@ def deserialize(kind: str | None, data: bytes, serde: Serializer) -> Any:
     Raises:
         ValueError: it is no such thing, or of a kind that is never stored here, pickle among them.
     """
+    if kind == _TEXT:
+        return data.decode("utf-8", "surrogatepass")
     if kind not in _KINDS:
         raise ValueError(f"holds a value of the kind {kind!r}, which is never stored here")
     try:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import zstandard
 
-from tidegate.errors import MissingExtra, SettingsError, StoreDamaged
+from tidegate.errors import MissingExtra, SettingsError
+from tidegate.store.blobs import Texts
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import CipherProtocol
@@ -46,6 +47,7 @@ class Codec:
         Raises:
             SettingsError: the key has another length, or the extra `encryption` is not installed.
         """
+        self.texts = Texts()
         key = key() if callable(key) else key
         self._cipher = None if key is None else _cipher(key)
         self._mac_key = None if key is None else hmac.digest(key, b"tidegate: names of values", "sha256")
@@ -152,11 +154,6 @@ class Codec:
 def key_from_environment() -> bytes | None:
     """Return the key that the variable holds, None without one."""
     return os.environ.get(KEY_VARIABLE, "").encode() or None
-
-
-def damaged(path: str, what: str, error: Exception) -> StoreDamaged:
-    """Return the error that says what in a file cannot be read."""
-    return StoreDamaged(path, f"{what} {error}", "restore the file from a copy")
 
 
 def _holds_anything(connection: sqlite3.Connection) -> bool:

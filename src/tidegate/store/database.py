@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sqlite3
 import threading
@@ -20,7 +21,9 @@ from tidegate.store.connection import BUSY_TIMEOUT, WAL_LIMIT
 
 __all__ = ["BUSY_TIMEOUT", "Database", "Synchronous"]
 
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Told: TypeAlias = "tuple[_Operation, Any, BaseException | None]"
 Synchronous: TypeAlias = Literal["FULL", "NORMAL"]
 
 _GROUP = 256
@@ -32,15 +35,17 @@ _READERS = 4
 class _Operation:
     """A piece of work that waits for its turn, and whoever waits for it: on an event loop, or in a thread."""
 
-    __slots__ = ("after", "future", "loop", "over", "work")
+    __slots__ = ("after", "future", "item", "loop", "over", "work")
 
     def __init__(
         self,
-        work: Callable[[sqlite3.Connection], Any],
+        work: Callable[[sqlite3.Connection], Any] | Callable[[sqlite3.Connection, list[Any]], None],
         future: asyncio.Future[Any] | Future[Any],
         loop: asyncio.AbstractEventLoop | None = None,
+        item: Any = None,
     ) -> None:
         self.work = work
+        self.item = item
         self.future = future
         self.loop = loop
         self.over = False
@@ -176,16 +181,29 @@ class Database:
             StoreError: the disk is full, or the file cannot be written; `work` is undone.
         """
         loop = asyncio.get_running_loop()
-        operation = _Operation(work, loop.create_future(), loop)
+        result: _Result = await self._carry_out(_Operation(work, loop.create_future(), loop), settle)
+        return result
+
+    async def write_item(
+        self, work: Callable[[sqlite3.Connection, list[_Item]], None], item: _Item, *, settle: bool = False
+    ) -> None:
+        """Do what `write` does with `work(connection, [item])`, or with the items of several callers in one call.
+
+        Items that wait one after the other for an equal `work` are given to it together, in order. If that fails it is
+        undone, and `work` is called again with each alone, so that only the one that is to blame fails.
+        """
+        loop = asyncio.get_running_loop()
+        await self._carry_out(_Operation(work, loop.create_future(), loop, item), settle)
+
+    async def _carry_out(self, operation: _Operation, settle: bool) -> Any:
         self._enqueue(operation)
         try:
-            result: _Result = await operation.future  # type: ignore[misc]
+            return await operation.future  # type: ignore[misc]
         except asyncio.CancelledError:
             if not self._withdraw(operation) and settle and not operation.over:
-                operation.after = loop.create_future()
+                operation.after = asyncio.get_running_loop().create_future()
                 await operation.after
             raise
-        return result
 
     def submit(self, work: Callable[[sqlite3.Connection], _Result]) -> Future[_Result]:
         """Queue what `write` does and return at once: for callers that cannot wait, as one that was cancelled."""
@@ -231,14 +249,11 @@ class Database:
     def _write_group(self, group: list[_Operation]) -> None:
         group = [each for each in group if each.loop or each.future.set_running_or_notify_cancel()]  # type: ignore[union-attr]
         connection = self._connected()
-        results: list[tuple[_Operation, Any, BaseException | None]] = []
+        results: list[_Told] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for operation in group:
-                if operation.future.cancelled():  # before its turn came
-                    results.append((operation, None, None))
-                    continue
-                results.append((operation, *_attempt(connection, operation.work, alone=len(group) == 1)))
+            for run in _runs(group):
+                results += _attempt_run(connection, run, alone=len(group) == 1)
                 if not connection.in_transaction:
                     # SQLite gave the whole transaction up, as it may on a full disk: what came before is undone too.
                     error = results[-1][2]
@@ -330,12 +345,39 @@ class Database:
         return connections.connect_reader(self.path, self._clock)
 
 
+def _runs(group: list[_Operation]) -> Iterator[list[_Operation]]:
+    """Yield what is done together: each operation by itself, or items in a row for the same work."""
+    for has_item, same in itertools.groupby(group, key=lambda each: each.item is not None and each.work):
+        if has_item:
+            yield list(same)
+        else:
+            yield from ([each] for each in same)
+
+
+def _attempt_run(connection: sqlite3.Connection, run: list[_Operation], *, alone: bool) -> list[_Told]:
+    """Do what is done together; if it fails, do each alone."""
+    run = [each for each in run if not each.future.cancelled()]
+    if len(run) > 1:
+        work: Any = run[0].work
+        _, error = _attempt(connection, lambda c: work(c, [each.item for each in run]), alone=False)
+        if error is None or not connection.in_transaction:
+            return [(each, None, error) for each in run]
+    return [(each, *_attempt(connection, _work_of(each), alone=alone)) for each in run]
+
+
+def _work_of(operation: _Operation) -> Callable[[sqlite3.Connection], Any]:
+    work: Any = operation.work
+    return work if operation.item is None else lambda connection: work(connection, [operation.item])
+
+
 def _attempt(
     connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any], *, alone: bool
 ) -> tuple[Any, BaseException | None]:
-    """Do one operation of a group; if it fails, undo it and nothing else."""
+    """Do one piece of work of a transaction; if it fails, undo it and nothing else."""
     if alone:
         return work(connection), None  # whoever began the transaction rolls it back
+    if not connection.in_transaction:
+        connection.execute("BEGIN IMMEDIATE")
     connection.execute("SAVEPOINT operation")
     try:
         result = work(connection)
@@ -348,9 +390,9 @@ def _attempt(
     return result, None
 
 
-def _tell(results: list[tuple[_Operation, Any, BaseException | None]]) -> None:
+def _tell(results: list[_Told]) -> None:
     """Tell every caller, and wake each event loop once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Operation, Any, BaseException | None]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Told]] = {}
     for result in results:
         if (loop := result[0].loop) is None:
             result[0].settle(*result[1:])
@@ -361,6 +403,6 @@ def _tell(results: list[tuple[_Operation, Any, BaseException | None]]) -> None:
             loop.call_soon_threadsafe(_settle, told)
 
 
-def _settle(results: list[tuple[_Operation, Any, BaseException | None]]) -> None:
+def _settle(results: list[_Told]) -> None:
     for operation, result, error in results:
         operation.settle(result, error)
