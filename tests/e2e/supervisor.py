@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,11 +58,13 @@ class Supervisor:
     ) -> None:
         self._process.communicate()
 
-    def start(self, settings: dict[str, Any], threads: dict[str, str | None], at: str = "") -> Child:
+    def start(self, settings: dict[str, Any], threads: Mapping[str, str | None], at: str = "") -> Child:
         """Start a process; a thread without a text is resumed."""
         self._started += 1
         output = self._folder / f"output-{self._started}"
-        return Child(self, self.tell({"start": settings, "threads": threads, "at": at, "output": str(output)}), output)
+        return Child(
+            self, self.tell({"start": settings, "threads": dict(threads), "at": at, "output": str(output)}), output
+        )
 
     def tell(self, command: dict[str, Any]) -> int:
         assert self._process.stdin is not None
@@ -116,7 +118,7 @@ def die_at(point: str) -> None:
         setattr(Journal, f"_{name}", watched(name, getattr(Journal, f"_{name}")))
 
 
-async def execute(settings: dict[str, Any], threads: dict[str, str | None]) -> dict[str, Any]:
+async def execute(settings: dict[str, Any], threads: Mapping[str, str | None]) -> dict[str, Any]:
     """Run or resume the threads."""
 
     async def advance(pipeline: Pipeline, thread_id: str, text: str | None) -> Any:

@@ -115,7 +115,7 @@ def test_a_process_that_was_stopped_past_its_lease_writes_nothing_and_starts_no_
     time.sleep(0.3)  # until the branches that were answered are saved
     stopped.kill(signal.SIGSTOP)
     held.go_on.set()
-    results = []
+    results: list[Any] = []
     while not results or results[-1] == "ThreadBusy":
         heir = supervisor.start(settings(tmp_path, saver, server, "heir", **options), {"t": None})
         assert heir.wait() == 0
