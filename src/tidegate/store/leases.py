@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from tidegate.errors import LeaseLost, ThreadBusy
 from tidegate.state import LEASE
@@ -161,9 +161,7 @@ class Leases:
             ThreadBusy: as `acquire`.
             LeaseLost: another process took the thread over meanwhile.
         """
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a lease is held by a task; await this in one")
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
         cancelling = task.cancelling()
         began = self._time()
         lease = await self.acquire(thread_id)

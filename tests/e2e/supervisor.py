@@ -1,0 +1,160 @@
+"""Processes to be killed: `python -m tests.e2e.supervisor` forks them, having imported everything and started nothing.
+
+Reads a JSON object a line. `{"start": SETTINGS, "threads": {ID: TEXT}, "at": POINT, "output": FILE}` starts a process
+which runs or resumes these threads side by side, and answers its PID. `{"wait": PID}` answers the signal that ended it,
+0 for none.
+
+A point is `SERVICE:begin:enter:N`, for the Nth time that the journal is about to note an intent for this service, or
+`begin:exit`, `record:enter` and `record:exit`: the answer came, and it is committed. The process kills itself there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import langchain.chat_models
+import langchain_openai
+
+from tests.worlds import NamesByCapital
+from tidegate import Pipeline, Settings
+from tidegate.checkpointers import json_file, sqlite
+from tidegate.errors import TidegateError
+from tidegate.resilience.journal import Call, Journal
+
+IMPORTED = (langchain.chat_models, langchain_openai, json_file, sqlite)
+ROOT = Path(__file__).parents[2]
+
+
+class Supervisor:
+    """The other end, for tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.e2e.supervisor"],
+            cwd=folder,
+            env={"PYTHONPATH": str(ROOT), "PATH": "", "OPENAI_API_KEY": "test-key"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.communicate()
+
+    def start(self, settings: dict[str, Any], threads: Mapping[str, str | None], at: str = "") -> Child:
+        """Start a process; a thread without a text is resumed."""
+        self._started += 1
+        output = self._folder / f"output-{self._started}"
+        return Child(
+            self, self.tell({"start": settings, "threads": dict(threads), "at": at, "output": str(output)}), output
+        )
+
+    def tell(self, command: dict[str, Any]) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{json.dumps(command)}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+class Child:
+    """A process that runs threads."""
+
+    def __init__(self, supervisor: Supervisor, pid: int, output: Path) -> None:
+        self.pid = pid
+        self._supervisor = supervisor
+        self._output = output
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Return the signal that ended it, 0 for none."""
+        return self._supervisor.tell({"wait": self.pid})
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What each thread came to: its result, or the name of its error; empty if the process was killed."""
+        found: dict[str, Any] = json.loads(self._output.read_text()) if self._output.exists() else {}
+        return found
+
+
+def die_at(point: str) -> None:
+    """Have this process kill itself there."""
+    counts: Counter[str] = Counter()
+
+    def reach(name: str) -> None:
+        counts[name] += 1
+        if f"{name}:{counts[name]}" == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(self: Journal, call: Call, *rest: Any) -> Any:
+            reach(f"{call.service}:{name}:enter")
+            result = await method(self, call, *rest)
+            reach(f"{call.service}:{name}:exit")
+            return result
+
+        return call
+
+    for name in ("begin", "record"):
+        setattr(Journal, f"_{name}", watched(name, getattr(Journal, f"_{name}")))
+
+
+async def execute(settings: dict[str, Any], threads: Mapping[str, str | None]) -> dict[str, Any]:
+    """Run or resume the threads."""
+
+    async def advance(pipeline: Pipeline, thread_id: str, text: str | None) -> Any:
+        try:
+            if text is None:
+                return (await pipeline.resume(thread_id)).to_dict()
+            return (await pipeline.run(text=text, name=thread_id, thread_id=thread_id)).to_dict()
+        except TidegateError as error:
+            return type(error).__name__
+
+    async with Pipeline.open(Settings.read(**settings), recogniser=NamesByCapital()) as pipeline:
+        results = await asyncio.gather(*(advance(pipeline, *each) for each in threads.items()))
+    return dict(zip(threads, results, strict=True))
+
+
+def main() -> None:
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "wait" in command:
+            _, status = os.waitpid(command["wait"], 0)
+            print(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            try:
+                if command["at"]:
+                    die_at(command["at"])
+                output = Path(command["output"])
+                unfinished = output.with_suffix(".new")
+                unfinished.write_text(json.dumps(asyncio.run(execute(command["start"], command["threads"]))))
+                unfinished.replace(output)
+            except BaseException as error:  # noqa: BLE001 - what a fork raises must not come out of its parent's code
+                print(repr(error), file=sys.stderr, flush=True)
+            os._exit(0)
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()
