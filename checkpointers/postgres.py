@@ -73,6 +73,16 @@ class PostgresSaver(AsyncPostgresSaver):
 
     conn: AsyncConnectionPool[AsyncConnection[DictRow]]
 
+    # LangGraph's leaves a checkpoint that is stored again its old parent.
+    UPSERT_CHECKPOINTS_SQL = """
+        INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
+        VALUES (%s, %s, %s, %s, %s, %s)
+        ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
+            parent_checkpoint_id = EXCLUDED.parent_checkpoint_id,
+            checkpoint = EXCLUDED.checkpoint,
+            metadata = EXCLUDED.metadata
+    """
+
     def __init__(
         self, pool: AsyncConnectionPool[AsyncConnection[DictRow]], url: PostgresUrl, *, patience: float = PATIENCE
     ) -> None:
