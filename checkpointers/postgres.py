@@ -82,6 +82,16 @@ class PostgresSaver(AsyncPostgresSaver):
             checkpoint = EXCLUDED.checkpoint,
             metadata = EXCLUDED.metadata
     """
+    # What a task wrote stays, and only marks such as its error or its resume value (negative indexes) are replaced.
+    # LangGraph's leaves those too if they come together with others.
+    UPSERT_CHECKPOINT_WRITES_SQL = INSERT_CHECKPOINT_WRITES_SQL = """
+        INSERT INTO checkpoint_writes
+            (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+        ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
+            task_path = EXCLUDED.task_path, channel = EXCLUDED.channel, type = EXCLUDED.type, blob = EXCLUDED.blob
+        WHERE EXCLUDED.idx < 0
+    """
 
     def __init__(
         self, pool: AsyncConnectionPool[AsyncConnection[DictRow]], url: PostgresUrl, *, patience: float = PATIENCE
