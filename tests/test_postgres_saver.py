@@ -200,7 +200,10 @@ async def taking_over(leases: PostgresSaver) -> AsyncIterator[AsyncCursor[DictRo
 
 async def blocked(leases: PostgresSaver, what: str) -> None:
     """Wait until a statement with this in it waits for a lock."""
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s AND application_name = current_schema()"
+    waiting = (
+        "SELECT 1 FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' AND query LIKE %s AND application_name = current_schema()"
+    )
     async with asyncio.timeout(10):
         while not await rows(leases, waiting, f"%{what}%"):  # noqa: ASYNC110 - only the server knows
             await asyncio.sleep(0)
