@@ -89,7 +89,8 @@ class Settings(BaseSettings):
     )
 
     checkpoints: str = Field(
-        default="sqlite:///tidegate.db", description="where threads live: sqlite:///FILE, file:///FOLDER or memory:"
+        default="sqlite:///tidegate.db",
+        description="where threads live: sqlite:///FILE, file:///FOLDER, postgresql://HOST/DATABASE or memory:",
     )
     model: str | None = Field(
         default=None, description="the chat model as provider:name; without one, summaries are extractive"

@@ -25,6 +25,7 @@ EXIT_CODES: dict[type[errors.TidegateError], int] = {
     errors.BrokenDocument: 14,
     errors.DocumentTooLarge: 15,
     errors.NoTextInDocument: 16,
+    errors.StoreUnavailable: 17,
 }
 """Codes of errors, which hold for subclasses too. Besides: 0 done, 1 unexpected error, 2 usage or settings,
 3 degraded under `--fail-on-degraded`, 4 waiting for a circuit, 130 interrupted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ _SHOWN = 8  # entities of one type
 _NAMED = 5  # entities that miss the same
 _SHORT = 60  # characters of an answer's value
 _FOR_MACHINES = frozenset({"id", "name", "source", "licence", "confidence", "why", "latitude", "longitude", "iso3"})
+_PASSWORD = re.compile(r"(://[^:/?#@]*:(?=[^/@]*@)|password=)[^@&]+")
 _TYPES = {
     "PERSON": "People",
     "ORG": "Organisations",
@@ -147,6 +149,7 @@ def _missing(result: Result) -> str:
 
 
 def _commands(result: Result, options: Mapping[str, str]) -> str:
+    options = {name: _PASSWORD.sub(r"\1PASSWORD", value) for name, value in options.items()}
     given = "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options.items())
     where = "".join(f" --{name} {shlex.quote(value)}" for name, value in options.items() if name == "checkpoints")
     thread = shlex.quote(result.thread_id)
