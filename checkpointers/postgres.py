@@ -420,8 +420,8 @@ class PostgresSaver(AsyncPostgresSaver):
         while True:
             try:
                 return await work()
-            except psycopg.OperationalError as error:
-                if isinstance(error, PoolClosed):
+            except psycopg.Error as error:
+                if isinstance(error, PoolClosed) or not (passes(error) or isinstance(error, psycopg.OperationalError)):
                     raise
                 if self.loop.time() > deadline or not passes(error):
                     raise StoreUnavailable(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import operator
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Annotated, Any, TypedDict, cast
 
 import psycopg
 import pytest
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import END, START, StateGraph
@@ -26,6 +29,7 @@ from tests.servers.postgres import serving
 from tidegate.checkpointers import open_checkpointer
 from tidegate.checkpointers.postgres import INLINE, LEASE, PostgresSaver
 from tidegate.errors import CheckpointDamaged, LeaseLost, SettingsError, StoreUnavailable, ThreadError, WrongThread
+from tidegate.store import postgres_server
 from tidegate.store.postgres_url import read_url
 
 
@@ -212,12 +216,12 @@ async def blocked(leases: PostgresSaver, what: str) -> None:
 @pytest.mark.parametrize("what", ["put", "put_writes"])
 async def test_a_write_that_races_with_a_takeover_waits_and_is_refused(what: str, leases: PostgresSaver) -> None:
     stored = await leases.aput(under(7), checkpoint(value=["x"]), {}, {"value": 1})
-    late = {
+    late: dict[str, Any] = {
         "put": lambda: leases.aput(under(7), checkpoint(value=["late"]), {}, {"value": 2}),
         "put_writes": lambda: leases.aput_writes(under(7, **place(stored)), [("value", "late")], "task"),
-    }[what]
+    }
     async with taking_over(leases):
-        writing: asyncio.Task[Any] = asyncio.create_task(cast("Any", late()))
+        writing: asyncio.Task[Any] = asyncio.create_task(late[what]())
         await blocked(leases, "FOR SHARE")
     with pytest.raises(LeaseLost):
         await writing
@@ -366,6 +370,28 @@ async def test_a_pruned_thread_that_is_unfinished_goes_on(saver: PostgresSaver) 
     }
 
 
+class Log(TypedDict):
+    lines: Annotated[list[str], DeltaChannel(lambda lines, batches: [*(lines or []), *chain(*batches)])]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_a_pruned_thread_whose_state_is_stored_as_changes_has_it_still(sync: bool, saver: PostgresSaver) -> None:
+    async def write(state: Log) -> Log:
+        return {"lines": [f"after {len(state['lines'])}"]}
+
+    builder = StateGraph(Log)
+    builder.add_node("write", write)
+    builder.add_edge(START, "write")
+    app: Any = builder.compile(checkpointer=saver)
+    for number in range(3):
+        await app.ainvoke({"lines": [f"line {number}"]}, at(), durability="sync")
+    before = (await app.aget_state(at())).values
+    assert len(before["lines"]) == 6
+    await saver.aprune(["t"])
+    after = await (asyncio.to_thread(app.get_state, at()) if sync else app.aget_state(at()))
+    assert after.values == before
+
+
 async def test_writes_on_a_checkpoint_that_is_still_on_its_way_are_not_pruned(saver: PostgresSaver) -> None:
     await put(saver, value=["x"])
     coming, gone = checkpoint(value=["y"]), at(checkpoint_id="0")
@@ -447,6 +473,31 @@ async def test_operations_go_on_after_connections_were_lost(saver: PostgresSaver
     await asyncio.to_thread(lose_connections, saver)
     await saver.acopy_thread("t", "u")
     assert len((await get(saver, at("u"))).pending_writes or []) == 1
+
+
+async def test_a_process_that_hangs_while_it_stores_gives_its_locks_back_and_stores_once_more(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_server, "IDLE_IN_TRANSACTION", 0.1)
+    dump, begun, free = PostgresSaver._dump_blobs, threading.Event(), threading.Event()
+
+    def hang(*arguments: Any) -> Any:
+        begun.set()
+        free.wait(10)
+        return dump(*arguments)
+
+    monkeypatch.setattr(PostgresSaver, "_dump_blobs", hang)
+    async with PostgresSaver.open(read_url(postgres_url)) as saver:
+        await rows(saver, "CREATE TABLE leases (thread_id TEXT PRIMARY KEY, epoch BIGINT NOT NULL)")
+        await rows(saver, "INSERT INTO leases VALUES ('t', 7)")
+        storing = asyncio.create_task(saver.aput(under(7), checkpoint(value=["x"]), {}, {"value": 1}))
+        await asyncio.to_thread(begun.wait)
+        async with taking_over(saver):  # which waits for the row that the hanging one has locked
+            pass
+        free.set()
+        with pytest.raises(LeaseLost):
+            await storing
+        assert await count(saver, "checkpoints") == 0
 
 
 async def test_a_server_that_stays_away_is_named_and_one_that_comes_back_is_used() -> None:

@@ -34,7 +34,11 @@ async def store(url: str, log: int, name: str) -> None:
         for step in range(1_000_000):
             made = checkpoint(**values(step))
             made["channel_versions"] = {"document": step, "text": step // 3, "step": step}
-            new = {"document": step, "step": step, **({} if step % 3 else {"text": step // 3})}
+            new: dict[str, str | int | float] = {
+                "document": step,
+                "step": step,
+                **({} if step % 3 else {"text": step // 3}),
+            }
             config = await saver.aput(config, made, {"step": step}, new)
             os.write(log, f"{thread_id} {place(config)['checkpoint_id']} {step} 0\n".encode())
             await saver.aput_writes(config, [("document", step), ("step", [step])], "task")

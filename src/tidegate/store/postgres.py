@@ -158,7 +158,7 @@ class PostgresDatabase:
         return _Transaction(connection)
 
     def _told(self, error: psycopg.Error) -> Exception:
-        if not isinstance(error, psycopg.OperationalError):
+        if not passes(error) and not isinstance(error, psycopg.OperationalError):
             return error
         return StoreUnavailable(
             f"{self.path} cannot be used: {self._url.hide(error)}; resume the thread once the server is back"

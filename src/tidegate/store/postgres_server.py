@@ -16,7 +16,7 @@ from tidegate.store.postgres_url import PostgresUrl
 PATIENCE = 30.0
 """Seconds that an operation tries again while the server restarts or connections are lost."""
 
-IDLE_IN_TRANSACTION = 30
+IDLE_IN_TRANSACTION = 30.0
 """Seconds after which the server ends the transaction of a process that hangs, or of a machine that is gone: what it
 has locked, a lease for one, is free again."""
 
