@@ -71,6 +71,26 @@ class PostgresSaver(AsyncPostgresSaver):
 
     conn: AsyncConnectionPool[AsyncConnection[DictRow]]
 
+    # LangGraph's leaves a checkpoint that is stored again its old parent.
+    UPSERT_CHECKPOINTS_SQL = """
+        INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
+        VALUES (%s, %s, %s, %s, %s, %s)
+        ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
+            parent_checkpoint_id = EXCLUDED.parent_checkpoint_id,
+            checkpoint = EXCLUDED.checkpoint,
+            metadata = EXCLUDED.metadata
+    """
+    # What a task wrote stays, and only marks such as its error or its resume value (negative indexes) are replaced.
+    # LangGraph's leaves those too if they come together with others.
+    UPSERT_CHECKPOINT_WRITES_SQL = INSERT_CHECKPOINT_WRITES_SQL = """
+        INSERT INTO checkpoint_writes
+            (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+        ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
+            task_path = EXCLUDED.task_path, channel = EXCLUDED.channel, type = EXCLUDED.type, blob = EXCLUDED.blob
+        WHERE EXCLUDED.idx < 0
+    """
+
     def __init__(
         self, pool: AsyncConnectionPool[AsyncConnection[DictRow]], url: PostgresUrl, *, patience: float = PATIENCE
     ) -> None:
@@ -398,8 +418,8 @@ class PostgresSaver(AsyncPostgresSaver):
         while True:
             try:
                 return await work()
-            except psycopg.OperationalError as error:
-                if isinstance(error, PoolClosed):
+            except psycopg.Error as error:
+                if isinstance(error, PoolClosed) or not (passes(error) or isinstance(error, psycopg.OperationalError)):
                     raise
                 if self.loop.time() > deadline or not passes(error):
                     raise StoreUnavailable(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import uuid
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.servers.postgres import POSTGRES
 
 NO_SKIP = "TIDEGATE_TEST_NO_SKIP"
 """Where this variable is set, a skipped test has failed: everything that a test may need is said to be there."""
@@ -22,6 +25,21 @@ def documents() -> Path:
     if not folder:
         pytest.skip(f"needs real documents; name their folder in {DOCUMENTS}")
     return Path(folder)
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """The URL of a schema of the test's own, dropped afterwards."""
+    server = os.environ.get(POSTGRES)
+    if not server:
+        pytest.skip(f"needs a PostgreSQL server; name its URL in {POSTGRES}")
+    import psycopg
+
+    schema = f"test_{uuid.uuid4().hex[:16]}"
+    yield f"{server}{'&' if '?' in server else '?'}schema={schema}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("SET client_min_messages = warning")
+        connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE".encode())
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -27,14 +27,16 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.checkpoints import at, checkpoint
 from tidegate.checkpointers import Location, locate, open_checkpointer
 from tidegate.checkpointers.sqlite import SqliteSaver
-from tidegate.errors import SettingsError
+from tidegate.errors import MissingExtra, SettingsError
 from tidegate.telemetry import names, spans
 
-SAVERS = ["memory:", "sqlite:///{}/tidegate.db", "file:///{}/folder"]
+SAVERS = ["memory:", "sqlite:///{}/tidegate.db", "file:///{}/folder", "postgresql"]
 
 
 @pytest.fixture(params=SAVERS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
     return str(request.param).format(tmp_path)
 
 
@@ -66,12 +68,26 @@ def test_a_url_names_the_checkpoints_and_the_databases_beside_them(url: str, loc
     assert locate(url) == location
 
 
+def test_a_postgresql_url_names_the_server_for_checkpoints_and_store() -> None:
+    location = locate("postgresql://me:secret@host/db")
+    assert (location.kind, location.checkpoints) == ("postgres", None)
+    assert location.server is not None
+    assert location.server.shown == "postgresql://host/db"
+    assert "secret" not in repr(location)
+
+
+def test_without_the_extra_a_postgresql_url_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.checkpointers.url.find_spec", lambda name: None if name == "psycopg" else object())
+    with pytest.raises(MissingExtra, match=r"pip install 'tidegate\[postgres\]'"):
+        locate("postgresql://host/db")
+
+
 @pytest.mark.parametrize(
     ("url", "way_out"),
     [
-        ("postgresql://me:secret@host/db", "come in a later version; use sqlite:///FILE"),
+        ("postgresql://me:sec@ret@host/secret", "percent-encoded"),
         ("redis://me:secret@host/db", "starts with 'redis:'; use sqlite:///FILE"),
-        ("tidegate.db", "use sqlite:///FILE, file:///FOLDER or memory:"),
+        ("tidegate.db", "use sqlite:///FILE, file:///FOLDER, postgresql://HOST/DATABASE or memory:"),
         ("secret", "use sqlite:///FILE"),
         ("", "use sqlite:///FILE"),
         ("memory://secret", "use sqlite:///FILE"),
@@ -168,7 +184,7 @@ async def _open_and_put(url: str) -> None:
 def test_a_saver_is_imported_when_it_is_opened(tmp_path: Path) -> None:
     _python(f"""
         import asyncio, sys
-        from tidegate.checkpointers import open_checkpointer
+        from tidegate.checkpointers import locate, open_checkpointer
 
         async def main():
             async with open_checkpointer("file:///{tmp_path}/folder"):
@@ -176,6 +192,8 @@ def test_a_saver_is_imported_when_it_is_opened(tmp_path: Path) -> None:
 
         assert not {{"langgraph", "langchain_core", "aiosqlite", "sqlite3", "pydantic"}} & set(sys.modules)
         asyncio.run(main())
+        locate("postgresql://host/db")
+        assert not {{"psycopg", "psycopg_pool", "langgraph.checkpoint.postgres"}} & set(sys.modules)
     """)
 
 

@@ -17,7 +17,8 @@ from tidegate import errors
 from tidegate.cli import main
 from tidegate.cli.exit_codes import EXIT_CODES, exit_code
 from tidegate.cli.progress import Progress
-from tidegate.graph.result import Event
+from tidegate.cli.text import result_text
+from tidegate.graph.result import Event, Result
 
 SAMPLE = Path(__file__).parent / "samples" / "harbour-report.md"
 
@@ -150,6 +151,22 @@ def test_a_mistake_ends_in_one_line_and_its_exit_code(
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:sesame@host:5432/db?schema=x", "'postgresql://me:PASSWORD@host:5432/db?schema=x'"),
+        ("postgresql://host:5432/db", "postgresql://host:5432/db"),
+        ("postgresql://host/db?password=sesame&schema=x", "'postgresql://host/db?password=PASSWORD&schema=x'"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+    ],
+)
+def test_the_commands_to_go_on_with_show_no_password(url: str, shown: str) -> None:
+    result = Result(thread_id="t", status="degraded", source="x")
+    text = result_text(result, {"checkpoints": url})
+    assert f"tidegate resume t --checkpoints {shown}" in text
+    assert f"tidegate show t --checkpoints {shown}" in text
 
 
 def test_every_error_that_a_document_can_cause_has_an_exit_code_of_its_own() -> None:

@@ -101,7 +101,8 @@ class Settings(BaseSettings):
     )
 
     checkpoints: str = Field(
-        default="sqlite:///tidegate.db", description="where threads live: sqlite:///FILE, file:///FOLDER or memory:"
+        default="sqlite:///tidegate.db",
+        description="where threads live: sqlite:///FILE, file:///FOLDER, postgresql://HOST/DATABASE or memory:",
     )
     encryption_key: SecretStr | None = Field(
         default=None, description="sqlite: encrypts what is stored; 16, 24 or 32 bytes"

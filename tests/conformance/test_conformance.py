@@ -9,7 +9,9 @@ import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES, BASE_CAPABILITIES, Capability
+from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 
+from tests.conformance.sync_door import SyncDoor
 from tidegate.checkpointers import open_checkpointer
 
 ALL = {each.value for each in ALL_CAPABILITIES}
@@ -32,6 +34,20 @@ async def test_a_saver_conforms(url: str, capabilities: set[str], tmp_path: Path
         async with open_checkpointer(url.format(folder=folder)) as saver:
             yield saver
 
+    await _conforms(make, capabilities)
+
+
+@pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
+async def test_the_saver_in_postgres_conforms(sync: bool, postgres_url: str) -> None:
+    @checkpointer_test(name="postgres")
+    async def make() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
+        async with open_checkpointer(postgres_url) as saver:
+            yield SyncDoor(saver) if sync else saver
+
+    await _conforms(make, ALL)
+
+
+async def _conforms(make: RegisteredCheckpointer, capabilities: set[str]) -> None:
     report = await validate(make)
     assert {name: result.failures for name, result in report.results.items() if result.failures} == {}
     assert {name for name, result in report.results.items() if result.passed} == capabilities

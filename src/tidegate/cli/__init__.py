@@ -25,7 +25,10 @@ app = typer.Typer(
 
 Policy = Literal["degrade", "wait", "fail"]
 Checkpoints = Annotated[
-    str | None, typer.Option(help="Where threads live: sqlite:///FILE, file:///FOLDER or memory:.", metavar="URL")
+    str | None,
+    typer.Option(
+        help="Where threads live: sqlite:///FILE, file:///FOLDER, postgresql://HOST/DATABASE or memory:.", metavar="URL"
+    ),
 ]
 Model = Annotated[str | None, typer.Option(help="The chat model, as provider:name.", metavar="MODEL")]
 WhenOpen = Annotated[Policy | None, typer.Option(help="What to do while a circuit is open.")]

@@ -27,6 +27,9 @@ EXIT_CODES: dict[type[errors.TidegateError], int] = {
     errors.NoTextInDocument: 16,
     errors.ThreadBusy: 17,
     errors.LeaseLost: 18,
+    errors.StoreUnavailable: 19,
+    errors.StoreError: 19,
+    errors.StoreDamaged: 9,
 }
 """Codes of errors, which hold for subclasses too. Besides: 0 done, 1 unexpected error, 2 usage or settings,
 3 degraded under `--fail-on-degraded`, 4 waiting for a circuit, 130 interrupted."""

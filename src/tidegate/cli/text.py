@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ _SHOWN = 8  # entities of one type
 _NAMED = 5  # entities that miss the same
 _SHORT = 60  # characters of an answer's value
 _FOR_MACHINES = frozenset({"id", "name", "source", "licence", "confidence", "why", "latitude", "longitude", "iso3"})
+_PASSWORD = re.compile(r"(://[^:/?#@]*:(?=[^/@]*@)|password=)[^@&]+")
 _TYPES = {
     "PERSON": "People",
     "ORG": "Organisations",
@@ -154,12 +156,19 @@ def _missing(result: Result) -> str:
 
 
 def resume_command(thread_id: str, options: Mapping[str, str]) -> str:
-    """Return what to type to go on with a thread under the same options."""
+    """Return what to type to go on with a thread under the same options; a password in a URL is left out."""
+    options = _without_passwords(options)
     given = "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options.items())
     return f"tidegate resume {shlex.quote(thread_id)}{given}"
 
 
+def _without_passwords(options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options as they may be shown."""
+    return {name: _PASSWORD.sub(r"\1PASSWORD", value) for name, value in options.items()}
+
+
 def _commands(result: Result, options: Mapping[str, str]) -> str:
+    options = _without_passwords(options)
     where = "".join(f" --{name} {shlex.quote(value)}" for name, value in options.items() if name == "checkpoints")
     thread = shlex.quote(result.thread_id)
     lines = [f"thread   {result.thread_id}"]

@@ -37,6 +37,8 @@ _TIME: Final = """
 """
 _SET_TIME: Final = "SELECT set_config('tidegate.now', %s, true), set_config('tidegate.ticks', %s, true)"
 
+_IDLE: Final = "25P03"  # the server ended a transaction that was idle for too long: nothing of it was committed
+
 
 class PostgresDatabase:
     """What `tidegate.store.database.Database` is for a SQLite file: a `tidegate.store.transactions.Store`.
@@ -125,7 +127,8 @@ class PostgresDatabase:
                 ending = True
                 end(connection)
             except psycopg.Error as error:
-                if ending and connection is not None and connection.closed and end is psycopg.Connection.commit:
+                committing = ending and end is psycopg.Connection.commit
+                if committing and connection is not None and connection.closed and error.sqlstate != _IDLE:
                     raise StoreUnavailable(
                         f"{self.path} was lost while it stored something, and whether it did is not known; "
                         "resume the thread once the server is back"
@@ -144,6 +147,7 @@ class PostgresDatabase:
         if own is None or own.closed:
             if own is not None:
                 self._connections.remove(own)
+                self._own.connection = None
             self._own.connection = own = connect(self._url)
             own.autocommit = False
             own.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
@@ -156,7 +160,7 @@ class PostgresDatabase:
         return _Transaction(connection)
 
     def _told(self, error: psycopg.Error) -> Exception:
-        if not isinstance(error, psycopg.OperationalError):
+        if not passes(error) and not isinstance(error, psycopg.OperationalError):
             return error
         return StoreUnavailable(
             f"{self.path} cannot be used: {self._url.hide(error)}; resume the thread once the server is back"

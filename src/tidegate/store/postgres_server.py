@@ -16,7 +16,7 @@ from tidegate.store.postgres_url import PostgresUrl
 PATIENCE = 30.0
 """Seconds that an operation tries again while the server restarts or connections are lost."""
 
-IDLE_IN_TRANSACTION = 30
+IDLE_IN_TRANSACTION = 30.0
 """Seconds after which the server ends the transaction of a process that hangs, or of a machine that is gone: what it
 has locked, a lease for one, is free again."""
 
@@ -27,6 +27,9 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
+_HAS_TABLE: Final = """
+    SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
+"""
 _PASSING = {"40001", "40P01", "53300", "57P01", "57P02", "57P03", "25P03", "25P04"}
 # serialization, deadlock, too many connections, shutdowns, starting up, idle too long, transaction too long
 
@@ -108,7 +111,7 @@ def _upgrade(
             "upgrade tidegate"
         )
     # Not CREATE ... IF NOT EXISTS, which asks for the right to create a schema even where there is one.
-    if connection.execute("SELECT to_regnamespace(%s)", (url.schema,)).fetchone() == (None,):
+    if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (url.schema,)).fetchone():
         connection.execute(f"CREATE SCHEMA {url.schema}".encode())
     connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (v INTEGER PRIMARY KEY)".encode())
     for number, script in list(enumerate(scripts))[version:]:
@@ -117,7 +120,8 @@ def _upgrade(
 
 
 def _version(connection: psycopg.Connection[tuple[Any, ...]], url: PostgresUrl, table: str) -> int:
-    if connection.execute("SELECT to_regclass(%s)", (f"{url.schema}.{table}",)).fetchone() == (None,):
+    # Not to_regclass, which still said that there was no such table when the lock's last holder had just made it.
+    if not connection.execute(_HAS_TABLE, (url.schema, table)).fetchone():
         return 0
     row = connection.execute(f"SELECT coalesce(max(v) + 1, 0) FROM {table}".encode()).fetchone()  # noqa: S608
     return int(row[0]) if row else 0
