@@ -49,7 +49,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback(
     epilog="Exit codes: 0 done, 1 unexpected error, 2 usage or settings, 3 degraded (--fail-on-degraded), "
     "4 waiting for a circuit, 5 a service failed (policy fail), 6-9 thread, 10-16 document, "
-    "17 thread busy, 18 lease lost, 130 interrupted."
+    "17 thread busy, 18 lease lost, 19 store unavailable, 130 interrupted."
 )
 def _options(
     version: Annotated[

@@ -43,7 +43,7 @@ _RENEW: Final = """
 """
 _RELEASE: Final = "UPDATE leases SET held = 0 WHERE thread_id = ? AND epoch = ?"
 _BOUND: Final = "UPDATE leases SET renewed_at = tidegate_now() WHERE thread_id = ? AND renewed_at > tidegate_now()"
-_CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held = 1 " + FOR_SHARE
+_CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held = 1 " + FOR_SHARE  # noqa: S608 - ours
 
 
 @dataclass(frozen=True, slots=True)
