@@ -219,7 +219,7 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
 
     def _write(self, connection: sqlite3.Connection, items: Sequence[_FencedWrites]) -> None:
         for config, _ in items:
-            self._fence(connection, config)
+            check_lease(connection, config)
         sqlite_rows.put_writes(connection, [each for _, each in items if each.writes], self.database.codec)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
