@@ -23,6 +23,7 @@ from langgraph.types import StateSnapshot
 
 from tidegate.checkpointers.saving import Fenced
 from tidegate.errors import (
+    CheckpointDamaged,
     CircuitOpen,
     DocumentMismatch,
     IncompatibleThread,
@@ -106,6 +107,7 @@ class Executions:
             raise DocumentMismatch(
                 thread_id, f"belongs to another document, {str(known)[:12]}…; choose another thread ID for this one"
             )
+        self._check_published(thread_id, snapshot, record)
         if snapshot is not None:
             stored = await self._result(thread_id, snapshot, record)
             if stored.status == "complete" or (stored.status == "degraded" and stored.retry_in != 0.0):
@@ -183,12 +185,20 @@ class Executions:
         _check_thread_id(thread_id)
         snapshot = await self._snapshot(thread_id)
         record = await self._registry.get(thread_id)
+        self._check_published(thread_id, snapshot, record)
         if snapshot is not None:
             return await self._result(thread_id, snapshot, record)
         if record is None:
             raise _not_found(thread_id)
         reason = record.error or ""
         return Result(thread_id=thread_id, status="unfinished", source=record.source, retry_in=0.0, reason=reason)
+
+    def _check_published(self, thread_id: str, snapshot: StateSnapshot | None, record: ThreadRecord | None) -> None:
+        if snapshot is None and record is not None and record.revision > 0:
+            problem = (
+                f"has published revision {record.revision}, and its checkpoints are gone; restore them from a copy"
+            )
+            raise CheckpointDamaged(thread_id, f"{problem}, or delete the thread and run its document again")
 
     async def history(self, thread_id: str, limit: int | None) -> list[HistoryEntry]:
         """Return a thread's checkpoints, the newest first."""
@@ -264,8 +274,13 @@ class Executions:
         else:
             lacking = {item.what for item in result.missing if item.retryable}
         circuits = {"enrichment": self._services.enrichment_circuit, "summary": self._services.model_circuit}
-        reports = [await circuits[what].report() for what in sorted(lacking)]
-        return min((0.0 if report.admits else report.retry_in for report in reports), default=None)
+        times: list[float] = []
+        for what in sorted(lacking):
+            report = await circuits[what].report()
+            asked = max((item.retry_at or 0.0 for item in result.missing if item.what == what), default=0.0)
+            pause = asked - self._services.clock.now()
+            times.append(max(0.0 if report.admits else report.retry_in, pause, 0.0))
+        return min(times, default=None)
 
     def _summed_up(self, record: ThreadRecord, result: Result) -> ThreadRecord:
         finished = result.status in ("complete", "degraded")

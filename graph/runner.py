@@ -283,5 +283,6 @@ class Pipeline:
         if fresh and thread_id is not None:
             raise ThreadError(thread_id, "was named for a fresh run; leave out the ID or `fresh`")
         start = await self._take_in(source, text, name)
-        thread_id = thread_id or default_thread_id(start) + (f"-{uuid.uuid4().hex[:6]}" if fresh else "")
+        if thread_id is None:
+            thread_id = default_thread_id(start) + (f"-{uuid.uuid4().hex[:6]}" if fresh else "")
         return await self._executions.advance(thread_id, start, **options)

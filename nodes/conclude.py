@@ -28,6 +28,7 @@ def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitabl
                 since=record.since or "",
                 retryable=record.retryable and record.visits < max_visits,
                 attempts=record.attempts,
+                retry_at=record.retry_at,
             )
             for key, record in enrichments_of(state).items()
             if record.status in ("failed", "deferred")
@@ -43,6 +44,7 @@ def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitabl
                     since=failure.since,
                     retryable=failure.retryable and failure.visits < max_visits,
                     attempts=failure.attempts,
+                    retry_at=failure.retry_at,
                 )
             )
         digest = hash_of(

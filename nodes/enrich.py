@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableConfig
 
-from tidegate.errors import CircuitOpen, NotFound, Refused, ServiceError
+from tidegate.errors import CircuitOpen, NotFound, ServiceError
 from tidegate.resilience.guard import Answer
 from tidegate.state import JSON, Enrichment, Entity
 from tidegate.store.clock import Clock, timestamp
@@ -86,9 +86,10 @@ def enrich_step(
                 status="deferred" if isinstance(error, CircuitOpen) else "failed",
                 source=enricher.source,
                 attempts=attempts + error.attempts,
-                visits=visits + (0 if isinstance(error, (CircuitOpen, Refused)) else 1),
+                visits=visits + error.is_of_request,
                 error=error.why,
                 retryable=error.retryable,
+                retry_at=None if error.retry_after is None else clock.now() + error.retry_after,
                 since=(earlier and earlier.since) or timestamp(clock),
             )
         return Enrichment(

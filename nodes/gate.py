@@ -114,7 +114,8 @@ def enrichment_gate(enricher: Coverage | None, circuit: Circuit, limits: Limits,
     """Return the gate before, and after, the fan-out to the enrichment API.
 
     Reads `entities`, `enrichments` and the circuit; writes `routes["enrichment"]`, marks entities of types that the
-    API does not cover `not_found`, and those it goes around `deferred`. In a new execution, failures that are
+    API does not cover `not_found`, and those it goes around `deferred`: while the circuit is open, or until a pause is
+    over that the API asked for. In a new execution, failures that are
     retryable are asked again, `max_visits` times in all. A half-open circuit is sent one entity, as the probe.
 
     Fails, under policy `fail` alone, with CircuitOpen, or with Transient when the rounds are used up; the thread stays
@@ -149,7 +150,8 @@ def enrichment_gate(enricher: Coverage | None, circuit: Circuit, limits: Limits,
         if not waiting:
             return decide("gate_summary", "nothing left to ask")
         report = await circuit.report()
-        if report.admits and execution.rounds < limits.max_rounds:
+        pause = max((record.retry_at or 0.0 for record in records.values()), default=0.0) - clock.now()
+        if pause <= 0.0 and report.admits and execution.rounds < limits.max_rounds:
             changed |= {key: records[key].model_copy(update={"status": "deferred"}) for key in again}
             probe = report.state != "closed"
             if probe:  # the one asked least: one that always fails must not keep the circuit open for all others
@@ -160,7 +162,10 @@ def enrichment_gate(enricher: Coverage | None, circuit: Circuit, limits: Limits,
                 entities=tuple(waiting),
                 rounds=execution.rounds + 1,
             )
-        reason = "rounds used up" if report.admits else f"circuit {report.state.replace('_', '-')}"
+        if pause > 0.0:
+            reason = "a pause was asked for"
+        else:
+            reason = "rounds used up" if report.admits else f"circuit {report.state.replace('_', '-')}"
         if execution.when_open == "fail":
             raise _refusal(circuit, report, reason)
         since = timestamp(clock)
@@ -217,7 +222,8 @@ def summary_gate(
             return decide("conclude", "summary up to date")
         failure = _failure_of(state, inputs)
         report = await circuit.report()
-        given_up = failure is not None and _given_up(failure, execution, limits)
+        pause = 0.0 if failure is None or failure.retry_at is None else failure.retry_at - clock.now()
+        given_up = failure is not None and (pause > 0.0 or _given_up(failure, execution, limits))
         if report.admits and not given_up:
             reason = "circuit closed" if report.state == "closed" else "circuit half-open: one probe"
             return decide("summarize", reason, failure=failure, rounds=execution.rounds + 1)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
-from tidegate.errors import CircuitOpen, Refused, ServiceError
+from tidegate.errors import CircuitOpen, ServiceError
 from tidegate.state import (
     EXECUTION,
     Document,
@@ -61,10 +61,11 @@ def summarize_step(summarizer: Summarizer, clock: Clock) -> Step:
                 retryable=error.retryable,
                 deferred=isinstance(error, CircuitOpen),
                 attempts=(earlier.attempts if earlier else 0) + error.attempts,
-                visits=(earlier.visits if earlier else 0) + (0 if isinstance(error, (CircuitOpen, Refused)) else 1),
+                visits=(earlier.visits if earlier else 0) + error.is_of_request,
                 since=earlier.since if earlier else timestamp(clock),
                 execution=str(config.get("configurable", {}).get(EXECUTION, "")),
                 inputs=inputs,
+                retry_at=None if error.retry_after is None else clock.now() + error.retry_after,
             )
             return {"summary_failure": failure.dump()}
         update: dict[str, Any] = {"summary": summary.dump()}

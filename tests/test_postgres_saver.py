@@ -28,8 +28,8 @@ from tests.checkpoints import at, checkpoint, place
 from tests.servers.postgres import serving
 from tidegate.checkpointers import open_checkpointer
 from tidegate.checkpointers.postgres import INLINE, PostgresSaver
-from tidegate.state import LEASE
 from tidegate.errors import CheckpointDamaged, LeaseLost, SettingsError, StoreUnavailable, ThreadError, WrongThread
+from tidegate.state import LEASE
 from tidegate.store import postgres_server
 from tidegate.store.postgres_url import read_url
 

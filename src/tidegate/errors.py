@@ -188,6 +188,8 @@ class ServiceError(TidegateError):
 
     kind: ClassVar[str] = "service"
     retryable: ClassVar[bool] = False
+    retry_after: float | None = None
+    """The pause that the service asked for, in seconds; None where it did not."""
 
     def __init__(self, service: str, problem: str, *, attempts: int = 0) -> None:
         """Name the service and what went wrong; `problem` must not quote the document or the answer."""
@@ -195,6 +197,11 @@ class ServiceError(TidegateError):
         self.service = service
         self.problem = problem
         self.attempts = attempts
+
+    @property
+    def is_of_request(self) -> bool:
+        """Whether it says something of what was asked for, and not just that the service takes no requests now."""
+        return True
 
     @property
     def why(self) -> str:
@@ -210,7 +217,7 @@ class Transient(ServiceError):
 
 
 class RateLimited(ServiceError):
-    """The service asked for a pause; `retry_after` is in seconds, None where it did not say how long."""
+    """The service asked for a pause; `retry_after` is None where it did not say how long."""
 
     kind = "rate_limited"
     retryable = True
@@ -220,12 +227,22 @@ class RateLimited(ServiceError):
         super().__init__(service, problem, attempts=attempts)
         self.retry_after = retry_after
 
+    @property
+    def is_of_request(self) -> bool:
+        """False: it says something of how many were made."""
+        return False
+
 
 class Refused(ServiceError):
     """The service rejects who we are (401, 403, 407): opens the circuit at once. Retryable, once the key is mended."""
 
     kind = "refused"
     retryable = True
+
+    @property
+    def is_of_request(self) -> bool:
+        """False: it says something of who makes it."""
+        return False
 
 
 class Permanent(ServiceError):
@@ -247,10 +264,20 @@ class OutcomeUnknown(ServiceError):
 
 
 class BudgetExceeded(ServiceError):
-    """The time allowed for the whole call, retries included, is used up."""
+    """The time allowed for the whole call is used up, or would be before the next attempt."""
 
     kind = "budget_exceeded"
     retryable = True
+
+    def __init__(self, service: str, problem: str, *, retry_after: float | None = None, attempts: int = 0) -> None:
+        """Keep the pause that was asked for, if that is why."""
+        super().__init__(service, problem, attempts=attempts)
+        self.retry_after = retry_after
+
+    @property
+    def is_of_request(self) -> bool:
+        """Whether a request was made, and no pause was asked for."""
+        return self.attempts > 0 and self.retry_after is None
 
 
 class CircuitOpen(ServiceError):
@@ -265,6 +292,11 @@ class CircuitOpen(ServiceError):
         super().__init__(service, f"circuit open{because}; try again in {retry_in:.1f} s", attempts=attempts)
         self.retry_in = retry_in
         self.reason = reason
+
+    @property
+    def is_of_request(self) -> bool:
+        """False: the request was not made."""
+        return False
 
     @property
     def why(self) -> str:

@@ -121,10 +121,11 @@ class Enrichment(_Flowing):
     """What the external API said of one entity, or why it did not say anything.
 
     `enriched`: `data` is its answer. `not_found`: it knows no such thing, or does not cover this type (`attempts` 0).
-    `failed`: the attempts came to nothing. `deferred`: no attempt was admitted, the circuit was open.
+    `failed`: the attempts came to nothing. `deferred`: no attempt was admitted, as the circuit was open or the service
+    had asked for a pause, which is over at `retry_at` (seconds since 1970).
     `attempts` counts requests over the thread's life (none for an answer that another thread was given), `visits` the
-    executions that tried and were not cut short by an open circuit or refused credentials, which say nothing of this
-    entity; `error` says what the last failure was, never quoting the answer; `since` is when it was first missed
+    executions that tried and were not cut short by an open circuit, refused credentials or a pause that was asked for,
+    which say nothing of this entity; `error` says what the last failure was, never quoting the answer; `since` is when it was first missed
     (ISO 8601, UTC).
     """
 
@@ -135,6 +136,7 @@ class Enrichment(_Flowing):
     visits: int = 0
     error: str | None = None
     retryable: bool = False
+    retry_at: float | None = None
     since: str | None = None
 
 
@@ -199,10 +201,14 @@ class SummaryFailure(_Flowing):
     since: str
     execution: str
     inputs: str
+    retry_at: float | None = None
 
 
 class Missing(_Flowing):
-    """One thing that the result lacks. `id` is the entity's ID, or the service's name for a `summary`."""
+    """One thing that the result lacks. `id` is the entity's ID, or the service's name for a `summary`.
+
+    Before `retry_at` (seconds since 1970) the service does not want to be asked again.
+    """
 
     what: Literal["enrichment", "summary"]
     id: str
@@ -210,6 +216,7 @@ class Missing(_Flowing):
     since: str
     retryable: bool
     attempts: int
+    retry_at: float | None = None
 
 
 class Outcome(_Flowing):

@@ -70,5 +70,6 @@ def _why_nothing_ran(result: Result, *, resumed: bool) -> str:
     if result.status == "complete":
         again = "" if resumed else "; --fresh runs the document again"
         return f"thread {result.thread_id} was complete already, nothing was run{again}"
-    when = "" if result.retry_in is None else f", the circuit is open for another {result.retry_in:.0f} s"
-    return f"nothing of what is missing can be had now{when}"
+    if result.retry_in is None:
+        return f"what is missing is final{'' if resumed else '; --fresh runs the document again'}"
+    return f"nothing of what is missing can be had now, the service may be tried again in {result.retry_in:,.0f} s"

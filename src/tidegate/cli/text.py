@@ -174,8 +174,8 @@ def _commands(result: Result, options: Mapping[str, str]) -> str:
     lines = [f"thread   {result.thread_id}"]
     if options.get("checkpoints") == "memory:":
         return f"{lines[0]}, kept in memory and so gone with this process"
-    if result.status != "complete":
-        when = "" if not result.retry_in else f"   (the service may be tried again in {result.retry_in:.0f} s)"
+    if result.status != "complete" and result.retry_in is not None:
+        when = "" if not result.retry_in else f"   (the service may be tried again in {result.retry_in:,.0f} s)"
         policy = {"when_open": "wait"} if result.status == "waiting" else {}
         lines.append(f"resume   {resume_command(result.thread_id, {**policy, **options})}{when}")
     lines.append(f"inspect  tidegate show {thread}{where}")

@@ -71,7 +71,8 @@ class Guard:
         self._classify = classify
         self._clock = clock or SystemClock()
         self._random = random or randomness.Random()  # noqa: S311 - jitter
-        self._held_until = 0.0
+        self._held_until = 0.0  # no longer than a budget: a pause of a year must not outlast whoever asked for it
+        self._asked_until = 0.0
         self._slots: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         self._lock = threading.Lock()
 
@@ -181,9 +182,10 @@ class Guard:
         events.retry_scheduled(attempt=progress.attempts, delay=delay, error_type=type(progress.failure).__name__)
 
     def _hold(self, seconds: float) -> None:
-        until = self._clock.monotonic() + min(seconds, self._settings.budget)
+        now = self._clock.monotonic()
         with self._lock:
-            self._held_until = max(self._held_until, until)
+            self._asked_until = max(self._asked_until, now + seconds)
+            self._held_until = max(self._held_until, now + min(seconds, self._settings.budget))
 
     def _held(self) -> float:
         return max(0.0, self._held_until - self._clock.monotonic())
@@ -208,7 +210,9 @@ class Guard:
         return CircuitOpen(self.name, retry_in=report.retry_in, reason=report.reason or "", attempts=progress.attempts)
 
     def _over_budget(self, progress: _Progress) -> BudgetExceeded:
-        problem = f"no success within {self._settings.budget:g} s, pauses included"
-        if isinstance(progress.failure, RateLimited) and progress.failure.retry_after is not None:
-            problem += f"; it asks for a pause of {progress.failure.retry_after:g} s"
-        return BudgetExceeded(self.name, problem, attempts=progress.attempts)
+        budget = f"{self._settings.budget:g} s"
+        pause = self._asked_until - self._clock.monotonic()
+        if pause > 0.0:
+            problem = f"the service asks for a pause of {pause:,.0f} s, and a call may take {budget}"
+            return BudgetExceeded(self.name, problem, retry_after=pause, attempts=progress.attempts)
+        return BudgetExceeded(self.name, f"no success within {budget}, pauses included", attempts=progress.attempts)

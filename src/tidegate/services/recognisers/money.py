@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import NamedTuple
 
 from tidegate.services.recognisers.currencies import CODES, DOLLARS, HUNDREDTHS, NAMES, SCALES, SYMBOLS
 from tidegate.services.recognisers.sightings import Amount
+
+_EXACT = Context(prec=80)  # digits: more than any number here has, with its scale
 
 LONGEST_NUMBER = 40
 """Characters in the longest run of digits that is read as a number."""
@@ -92,7 +94,11 @@ def find_money(text: str, start: int = 0, end: int | None = None) -> list[Amount
     """
     end = len(text) if end is None else end
     numbers = [number for run in _RUN.finditer(text, start, end) if (number := _read(text, run, start)) is not None]
-    found = [_amount(n.start, n.end, n.value.scaleb(n.scale), n.currency) for n in _share(text, numbers) if n.currency]
+    found = [
+        _amount(n.start, n.end, n.value.scaleb(n.scale, context=_EXACT), n.currency)
+        for n in _share(text, numbers)
+        if n.currency
+    ]
     worded = [amount for match in _WORDED.finditer(text, start, end) if (amount := _worded(match)) is not None]
     return sorted(found + worded)
 
@@ -119,7 +125,7 @@ def _read(text: str, run: re.Match[str], floor: int) -> _Number | None:
     if value is None or (stop == last and after is None and text[last : last + 1].isalpha()):
         return None
     if before is not None and (before["minus"] or before["negative"] or before["open"]):
-        value = -value
+        value = value.copy_negate()
     begin = first if before is None or before["cell"] else before.start()
     named = after is not None and currency is not None and (before is None or not after["symbol"])
     return _Number(
@@ -187,7 +193,7 @@ def _worded(match: re.Match[str]) -> Amount | None:
     currency, hundredth = _named(match["name"], sterling=False, power=power)
     if currency is None or (count == "a" and not power):
         return None  # "a dollar store", "a euro zone": no sum
-    value = Decimal(_COUNTS[count]).scaleb(power)
+    value = Decimal(_COUNTS[count]).scaleb(power, context=_EXACT)
     return _amount(match.start(), match.end(), value.scaleb(-2) if hundredth else value, currency)
 
 
@@ -208,7 +214,7 @@ def _parse(raw: str, *, points_group: bool) -> Decimal | None:
 
 
 def _amount(start: int, end: int, value: Decimal, currency: str) -> Amount:
-    value = value.normalize()  # one writing for each value, since it identifies the sum
+    value = _EXACT.normalize(value)  # one writing for each value, since it identifies the sum
     if value.as_tuple().exponent == -1:
-        value = value.quantize(Decimal("0.01"))
+        value = value.quantize(Decimal("0.01"), context=_EXACT)
     return Amount(start, end, {"amount": format(value, "f"), "currency": currency})
