@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeAlias, TypeVar, cast
+from typing import Any, Self, TypeAlias, TypeVar, cast
 
 import psycopg
 from langchain_core.runnables import RunnableConfig
@@ -25,9 +25,10 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_dumps
 from psycopg_pool import AsyncConnectionPool, PoolClosed
 
-from tidegate.checkpointers.retention import Kept, Rule, kept, latest_only, newest, not_old
+from tidegate.checkpointers import postgres_threads as threads
+from tidegate.checkpointers.retention import Rule, latest_only, newest, not_old
 from tidegate.checkpointers.saving import StrictSerializer, put_span, uninterrupted
-from tidegate.errors import CheckpointDamaged, LeaseLost, StoreUnavailable, ThreadError, WrongThread
+from tidegate.errors import CheckpointDamaged, LeaseLost, StoreUnavailable, WrongThread
 from tidegate.store.leases import Lease, lease_in
 from tidegate.store.postgres_server import PATIENCE, conninfo, passes, prepare, session
 from tidegate.store.postgres_url import PostgresUrl
@@ -214,44 +215,20 @@ class PostgresSaver(AsyncPostgresSaver):
         """Copy a thread to an ID that has none, all of it or nothing; a source that does not exist is nothing.
 
         Raises:
-            ThreadError: there is a thread under the target ID.
-            StoreUnavailable: the server cannot be reached, or was lost while it stored the copy.
+            ThreadError: there is a thread under the target ID; after a lost connection it may be the copy.
+            StoreUnavailable: the server cannot be reached.
         """
-
-        async def copy() -> None:
-            async with self._cursor(pipeline=True) as cursor:
-                await _lock(cursor, target_thread_id)
-                ids = {"source": str(source_thread_id), "target": str(target_thread_id)}
-                await cursor.execute(_EXISTS, ids)
-                if await cursor.fetchone():
-                    raise ThreadError(target_thread_id, _TAKEN)
-                try:
-                    await cursor.execute(_COPY, ids)
-                except psycopg.errors.UniqueViolation:  # begun by an execution in this very moment
-                    raise ThreadError(target_thread_id, _TAKEN) from None
-
-        await uninterrupted(self._persistent(copy))
+        await self._stored(lambda cursor: threads.copy(cursor, str(source_thread_id), str(target_thread_id)))
 
     # removing
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete a thread."""
-        await self.aprune([thread_id], strategy="delete")
+        await self._stored(lambda cursor: threads.delete(cursor, str(thread_id)))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints that these runs made."""
-
-        async def delete() -> None:
-            async with self._cursor(pipeline=True) as cursor:
-                await cursor.execute(_OF_RUNS, (list(run_ids),))
-                places: dict[str, list[tuple[str, str]]] = {}
-                for row in await cursor.fetchall():
-                    places.setdefault(row["thread_id"], []).append((row["checkpoint_ns"], row["checkpoint_id"]))
-                for thread_id in sorted(places):
-                    await _lock(cursor, thread_id)
-                    await _remove(cursor, thread_id, places[thread_id])
-
-        await uninterrupted(self._persistent(delete))
+        await self._stored(lambda cursor: threads.delete_for_runs(cursor, run_ids))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep the latest checkpoint of every namespace and the last of every revision (`keep_latest`), or nothing.
@@ -263,8 +240,11 @@ class PostgresSaver(AsyncPostgresSaver):
         """
         if strategy not in {"keep_latest", "delete"}:
             raise ValueError(f"no strategy {strategy!r} for pruning; use 'keep_latest' or 'delete'")
-        for thread_id in thread_ids:
-            await self._prune(str(thread_id), None if strategy == "delete" else latest_only)
+        for thread_id in map(str, thread_ids):
+            if strategy == "delete":
+                await self.adelete_thread(thread_id)
+            else:
+                await self._prune(thread_id, latest_only)
 
     async def aprune_older_than(self, seconds: float) -> None:
         """Of every thread, delete what is older; the latest checkpoint and the last of every revision stay."""
@@ -279,30 +259,23 @@ class PostgresSaver(AsyncPostgresSaver):
         await self._prune_all(newest(count))
 
     async def _prune_all(self, rule: Rule, *, older_than: float = 0.0) -> None:
-        async def threads() -> list[str]:
+        async def thread_ids() -> Sequence[str]:
             async with self._cursor() as cursor:
                 await cursor.execute("SELECT DISTINCT thread_id FROM checkpoints ORDER BY thread_id")
                 return [row["thread_id"] for row in await cursor.fetchall()]
 
-        for thread_id in await self._persistent(threads):
+        for thread_id in await self._persistent(thread_ids):
             await self._prune(thread_id, rule, older_than=older_than)
 
-    async def _prune(self, thread_id: str, rule: Rule | None, *, older_than: float = 0.0) -> None:
-        async def prune() -> None:
-            async with self._cursor(pipeline=True) as cursor:
-                await _lock(cursor, thread_id)
-                if rule is None:
-                    for table in ("checkpoints", "checkpoint_writes", "checkpoint_blobs"):
-                        await cursor.execute(f"DELETE FROM {table} WHERE thread_id = %s".encode(), (thread_id,))  # noqa: S608
-                    return
-                await cursor.execute(_OF_THREAD, (older_than, thread_id))
-                thread = [Kept(**row) for row in await cursor.fetchall()]
-                stays = kept(thread, rule)
-                goes = [(each.checkpoint_ns, each.checkpoint_id) for each in thread]
-                await _remove(cursor, thread_id, [place for place in goes if place not in stays])
-                await cursor.execute(_LEFT_BEHIND, (thread_id,))
+    async def _prune(self, thread_id: str, rule: Rule, *, older_than: float = 0.0) -> None:
+        await self._stored(lambda cursor: threads.prune(cursor, thread_id, rule, older_than=older_than))
 
-        await uninterrupted(self._persistent(prune))
+    async def _stored(self, work: Callable[[AsyncCursor[DictRow]], Awaitable[None]]) -> None:
+        async def once() -> None:
+            async with self._cursor(pipeline=True) as cursor:
+                await work(cursor)
+
+        await uninterrupted(self._persistent(once))
 
     # the same for callers in other threads
 
@@ -490,90 +463,8 @@ async def _check(cursor: AsyncCursor[DictRow], lease: Lease) -> None:
         raise LeaseLost(lease.thread_id, "is run by another process now; this one stores nothing more")
 
 
-async def _lock(cursor: AsyncCursor[DictRow], thread_id: str) -> None:
-    """Let one transaction at a time remove or copy checkpoints of a thread; executions store theirs meanwhile."""
-    await cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tidegate prunes {thread_id}",))
-
-
-async def _remove(cursor: AsyncCursor[DictRow], thread_id: str, places: Sequence[tuple[str, str]]) -> None:
-    """Delete checkpoints, what tasks wrote on them, and the values that no other checkpoint of the thread has."""
-    by_namespace: dict[str, list[str]] = {}
-    for checkpoint_ns, checkpoint_id in places:
-        by_namespace.setdefault(checkpoint_ns, []).append(checkpoint_id)
-    for checkpoint_ns, ids in by_namespace.items():
-        for table in ("checkpoints", "checkpoint_writes"):
-            await cursor.execute(
-                f"DELETE FROM {table} WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = ANY(%s)".encode(),  # noqa: S608
-                (thread_id, checkpoint_ns, ids),
-            )
-    await cursor.execute(_UNUSED, (thread_id, thread_id))
-
-
 def _set_up(url: PostgresUrl) -> None:
     # CONCURRENTLY spares the writers of a large table, cannot be in a transaction, and waits for all others in the
     # database. These tables are new.
     scripts = [script.replace("CONCURRENTLY ", "") for script in AsyncPostgresSaver.MIGRATIONS]
     prepare(url, "checkpoint_migrations", scripts)
-
-
-_TAKEN: Final = "exists already; delete it, or copy to another ID"
-
-_EXISTS: Final = """
-    SELECT 1 WHERE EXISTS (SELECT 1 FROM checkpoints WHERE thread_id = %(source)s)
-        OR EXISTS (SELECT 1 FROM checkpoint_writes WHERE thread_id = %(source)s)
-    INTERSECT
-    SELECT 1 WHERE EXISTS (SELECT 1 FROM checkpoints WHERE thread_id = %(target)s)
-        OR EXISTS (SELECT 1 FROM checkpoint_writes WHERE thread_id = %(target)s)
-"""
-
-# One statement, which sees one moment: an execution may store meanwhile.
-_COPY: Final = """
-    WITH copied_checkpoints AS (
-        INSERT INTO checkpoints
-            (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
-        SELECT %(target)s, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
-        FROM checkpoints WHERE thread_id = %(source)s
-    ), copied_blobs AS (
-        INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
-        SELECT %(target)s, checkpoint_ns, channel, version, type, blob
-        FROM checkpoint_blobs WHERE thread_id = %(source)s
-    )
-    INSERT INTO checkpoint_writes
-        (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path)
-    SELECT %(target)s, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, task_path
-    FROM checkpoint_writes WHERE thread_id = %(source)s
-"""
-
-_OF_RUNS: Final = """
-    SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints WHERE metadata ->> 'run_id' = ANY(%s)
-"""
-
-_OF_THREAD: Final = """
-    SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id AS parent_id,
-        checkpoint -> 'channel_values' ->> 'revision' AS revision,
-        metadata -> 'parents' ->> '' AS root,
-        metadata ? 'counters_since_delta_snapshot' AS delta,
-        (checkpoint ->> 'ts')::timestamptz < clock_timestamp() - make_interval(secs => %s) AS old
-    FROM checkpoints WHERE thread_id = %s
-"""
-
-# What tasks wrote on checkpoints that are gone. Those newer than the latest stay: theirs may be on the way.
-_LEFT_BEHIND: Final = """
-    DELETE FROM checkpoint_writes w USING (
-        SELECT thread_id, checkpoint_ns, max(checkpoint_id) AS latest FROM checkpoints
-        WHERE thread_id = %s GROUP BY thread_id, checkpoint_ns
-    ) n
-    WHERE w.thread_id = n.thread_id AND w.checkpoint_ns = n.checkpoint_ns AND w.checkpoint_id < n.latest
-        AND NOT EXISTS (
-            SELECT 1 FROM checkpoints c WHERE c.thread_id = w.thread_id AND c.checkpoint_ns = w.checkpoint_ns
-                AND c.checkpoint_id = w.checkpoint_id
-        )
-"""
-
-_UNUSED: Final = """
-    DELETE FROM checkpoint_blobs WHERE thread_id = %s AND (checkpoint_ns, channel, version) NOT IN (
-        SELECT c.checkpoint_ns, v.key, v.value
-        FROM checkpoints c CROSS JOIN LATERAL jsonb_each_text(c.checkpoint -> 'channel_versions') v
-        WHERE c.thread_id = %s
-    )
-"""

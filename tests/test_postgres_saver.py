@@ -446,7 +446,9 @@ async def test_a_copy_gives_way_to_an_execution_that_begins_under_its_id(
 ) -> None:
     stored = await put(saver, value=["x"])
     checkpoint_id = place(stored)["checkpoint_id"]
-    monkeypatch.setattr("tidegate.checkpointers.postgres._EXISTS", "SELECT 1 WHERE %(source)s = '' AND %(target)s = ''")
+    monkeypatch.setattr(
+        "tidegate.checkpointers.postgres_threads._EXISTS", "SELECT 1 WHERE %(source)s = '' AND %(target)s = ''"
+    )
     beginning = "INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES ('u', %s, '{}')"
     await rows(saver, beginning, checkpoint_id)
     with pytest.raises(ThreadError, match="exists already"):

@@ -125,8 +125,8 @@ class Enrichment(_Flowing):
     had asked for a pause, which is over at `retry_at` (seconds since 1970).
     `attempts` counts requests over the thread's life (none for an answer that another thread was given), `visits` the
     executions that tried and were not cut short by an open circuit, refused credentials or a pause that was asked for,
-    which say nothing of this entity; `error` says what the last failure was, never quoting the answer; `since` is when it was first missed
-    (ISO 8601, UTC).
+    which say nothing of this entity; `error` says what the last failure was, never quoting the answer; `since` is when
+    it was first missed (ISO 8601, UTC).
     """
 
     status: Literal["enriched", "not_found", "failed", "deferred"]

@@ -54,10 +54,6 @@ def test_a_thread_in_json_files_is_resumed_to_the_same_result_too(tmp_path: Path
     check(tmp_path, "file:///threads", ["extract:enter:1", "enrich:enter:3", "conclude:enter:1"])
 
 
-def test_a_thread_in_postgresql_is_resumed_to_the_same_result_too(tmp_path: Path, postgres_url: str) -> None:
-    check(tmp_path, postgres_url, ["enrich:enter:3"])
-
-
 @pytest.mark.slow
 def test_a_thread_in_postgresql_killed_in_any_step_is_resumed_to_the_same_result(
     tmp_path: Path, postgres_url: str
