@@ -23,7 +23,6 @@ from tidegate.checkpointers.saving import Fenced
 from tidegate.errors import (
     DocumentMismatch,
     IncompatibleThread,
-    LeaseLost,
     ServiceError,
     SettingsError,
     StateInvalid,
@@ -124,9 +123,8 @@ class Executions:
                 result = await self._execute(thread_id, start, snapshot, config, emit, tokens)
             except StateInvalid as error:
                 raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
-        except LeaseLost:
-            raise  # what becomes of the thread is for the other process to record
         except Exception as error:
+            # Raises LeaseLost in its place if that is why: what becomes of the thread is the other process's to record.
             await self._registry.put(replace(record, status="failed", error=_told(error)), lease)
             raise
         await self._registry.put(self._summed_up(record, result), lease)

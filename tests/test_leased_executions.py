@@ -207,6 +207,22 @@ async def test_a_stale_execution_changes_no_file(tmp_path: Path, leases: Leases)
     await saver.aput(at(), checkpoint(x=5), {"step": 2}, {})  # plain LangGraph use
 
 
+async def test_a_saver_that_finds_the_lease_lost_stops_the_execution(tmp_path: Path, leases: Leases) -> None:
+    saver = JsonFileSaver(tmp_path)
+
+    async def execute() -> None:
+        async with leases.hold("t") as lease:
+            await leases.release(lease)
+            saves.append(asyncio.create_task(saver.aput(at(**lease.configurable()), checkpoint(x=1), {"step": 0}, {})))
+            await asyncio.sleep(5)
+
+    saves: list[asyncio.Task[Any]] = []  # LangGraph saves in the background
+    with pytest.raises(LeaseLost):
+        await execute()
+    assert isinstance(saves[0].exception(), LeaseLost)
+    assert files(tmp_path) == {}
+
+
 async def test_a_write_that_passed_its_check_lands_before_the_next_execution_reads(
     tmp_path: Path, leases: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
