@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import pytest
 from langgraph.graph import END, START, StateGraph
 
-from tests.checkpoints import at, checkpoint
+from tests.checkpoints import at, checkpoint, place
 from tests.worlds import NamesByCapital, World
 from tidegate import Pipeline, Settings
 from tidegate.checkpointers.durable import locked
@@ -199,7 +199,7 @@ async def test_a_stale_execution_changes_no_file(tmp_path: Path, leases: Leases)
     before = files(tmp_path)
     with pytest.raises(LeaseLost):
         await saver.aput(config, checkpoint(x=2), {"step": 1}, {})
-    written_on = at(checkpoint_id=stored["configurable"]["checkpoint_id"], **stale.configurable())
+    written_on = at(checkpoint_id=place(stored)["checkpoint_id"], **stale.configurable())
     with pytest.raises(LeaseLost):
         await saver.aput_writes(written_on, [("x", 3)], "task")
     assert files(tmp_path) == before
