@@ -27,7 +27,6 @@ from tidegate.errors import (
     CircuitOpen,
     DocumentMismatch,
     IncompatibleThread,
-    LeaseLost,
     ServiceError,
     SettingsError,
     StateInvalid,
@@ -134,10 +133,9 @@ class Executions:
                 result = await self._execute(thread_id, start, snapshot, config, emit, tokens)
             except StateInvalid as error:
                 raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
-        except LeaseLost:
-            raise  # what becomes of the thread is for the other process to record
         except Exception as error:
             next_at = self._services.clock.now() + error.retry_in if isinstance(error, CircuitOpen) else None
+            # Raises LeaseLost in its place if that is why: what becomes of the thread is the other process's to record.
             await self._registry.put(replace(record, status="failed", error=_told(error), next_at=next_at), lease)
             raise
         await self._registry.put(self._summed_up(record, result), lease)

@@ -61,7 +61,7 @@ def build_graph(services: Services, settings: Settings) -> StateGraph[State, Non
         graph.add_node(
             name, cast("Any", traced(name, step))
         )  # LangGraph's type names the parameters, a Callable cannot
-    enrich = cast("Any", traced("enrich", enrich_step(services.enricher, clock, settings.enrichment.concurrency)))
+    enrich = cast("Any", traced("enrich", enrich_step(services.enricher, clock, 2 * settings.enrichment.concurrency)))
     graph.add_node("enrich", enrich, input_schema=Work)
 
     graph.add_edge(START, "ingest")

@@ -52,8 +52,6 @@ def enrich_step(
 ) -> Callable[[Work, RunnableConfig], Awaitable[dict[str, Any]]]:
     """Return the step, which has at most `in_flight` look-ups begun at once, over all branches of a process.
 
-    That many answers are at risk in a crash: those that came and are not yet recorded count, too.
-
     Takes a batch of entities, returns one outcome record for each under its ID. A branch never raises for an expected
     failure, since that would cancel its siblings (LangGraph 1.2.22): what the service did is in the record's status.
     Without an enricher, which happens when it was taken out of the settings while the thread rested, it does nothing.

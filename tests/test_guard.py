@@ -606,3 +606,35 @@ def test_after_the_third_recorded_failure_no_attempt_starts(
             assert started == min(3, calls * attempts)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("answer", ["found", None])
+async def test_an_answer_is_kept_before_the_next_call_takes_its_place(answer: str | None) -> None:
+    clock = ManualClock(auto=True)
+    guard = Guard(
+        Breaker("api", MemoryCircuits(clock), clock=clock),
+        settings=ServiceSettings(concurrency=1),
+        classify=lambda _: None,
+    )
+    began: list[int] = []
+    go_on = asyncio.Event()
+    kept: list[tuple[str | None, int]] = []
+
+    async def attempt(_: int) -> str:
+        began.append(len(kept))
+        if answer is None:
+            raise NotFound("api", "no such thing")
+        return answer
+
+    async def keep(value: str | None, attempts: int) -> None:
+        await go_on.wait()
+        kept.append((value, attempts))
+
+    calls = [asyncio.create_task(guard.call(attempt, keep=keep)) for _ in range(3)]
+    await asyncio.wait(calls, timeout=0.05)
+    assert began == [0]
+    go_on.set()
+    await asyncio.wait(calls)
+    assert began == [0, 1, 2]
+    assert kept == [(answer, 1)] * 3
+    assert all(isinstance(call.exception(), NotFound) for call in calls) == (answer is None)

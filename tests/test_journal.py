@@ -24,7 +24,7 @@ from tidegate.errors import (
     ServiceError,
     Transient,
 )
-from tidegate.resilience.guard import Answer
+from tidegate.resilience.guard import Answer, Keep
 from tidegate.resilience.journal import Call, Journal
 from tidegate.state import JSON
 from tidegate.store.database import Database
@@ -47,7 +47,7 @@ class Service:
         self.gate: asyncio.Event | None = None
         self.came = asyncio.Event()
 
-    async def __call__(self, key: str) -> Answer[JSON]:
+    async def __call__(self, key: str, keep: Keep[JSON]) -> Answer[JSON]:
         self.keys.append(key)
         self.came.set()
         if self.gate is not None:
@@ -215,8 +215,8 @@ def test_callers_on_other_event_loops_do_not_wait_and_use_the_same_key(tmp_path:
     async def twice() -> Answer[JSON]:
         other = asyncio.get_running_loop().run_in_executor(None, lambda: asyncio.run(journal.call(CALL, service)))
 
-        async def ask(key: str) -> Answer[JSON]:
-            answered = await service(key)
+        async def ask(key: str, keep: Keep[JSON]) -> Answer[JSON]:
+            answered = await service(key, keep)
             await other
             return answered
 
@@ -229,12 +229,35 @@ def test_callers_on_other_event_loops_do_not_wait_and_use_the_same_key(tmp_path:
 
 
 async def test_the_answer_that_is_recorded_first_is_kept(journals: Callable[..., Journal], service: Service) -> None:
-    async def slow(key: str) -> Answer[JSON]:
+    async def slow(key: str, keep: Keep[JSON]) -> Answer[JSON]:
         await journals().call(CALL, service)  # another process, meanwhile
         return Answer({"asked": "late"}, 1)
 
     assert (await journals().call(CALL, slow)).value == {"asked": "late"}
     assert (await journals().call(CALL, slow)).value == {"asked": 1}
+
+
+async def test_an_answer_that_was_kept_by_the_guard_is_not_recorded_again(
+    journal: Journal, database: Database, service: Service
+) -> None:
+    async def keep_and_die(key: str, keep: Keep[JSON]) -> Answer[JSON]:
+        await keep({"asked": "once"}, 2)
+        raise KeyError("killed")
+
+    with pytest.raises(KeyError):
+        await journal.call(CALL, keep_and_die)
+    assert (await journal.call(CALL, service)).value == {"asked": "once"}
+
+
+async def test_that_there_is_nothing_is_not_recorded_again_either(journal: Journal, service: Service) -> None:
+    async def keep_nothing(key: str, keep: Keep[JSON]) -> Answer[JSON]:
+        await keep(None, 1)
+        raise NotFound("api", "no such thing", attempts=1)
+
+    for ask in (keep_nothing, service):
+        with pytest.raises(NotFound):
+            await journal.call(CALL, ask)
+    assert service.keys == []
 
 
 async def test_giving_up_on_an_intent_without_an_answer(journal: Journal, service: Service) -> None:
@@ -364,12 +387,12 @@ async def test_an_execution_that_lost_its_lease_makes_no_call_and_records_nothin
         monkeypatch.setattr(Owner, "is_dead", lambda _: True)
         await rival.acquire("t")
 
-    async def ask(key: str) -> Answer[JSON]:
+    async def ask(key: str, keep: Keep[JSON]) -> Answer[JSON]:
         if moment != "before":
             await lose()
         if moment == "failing":
             service.fail(Permanent)
-        return await service(key)
+        return await service(key, keep)
 
     async def execute() -> None:
         async with leases.hold("t"):
@@ -388,8 +411,8 @@ async def test_an_execution_that_lost_its_lease_makes_no_call_and_records_nothin
 async def test_an_answer_is_recorded_though_its_caller_is_cancelled(
     journal: Journal, database: Database, service: Service
 ) -> None:
-    async def ask(key: str) -> Answer[JSON]:
-        answer = await service(key)
+    async def ask(key: str, keep: Keep[JSON]) -> Answer[JSON]:
+        answer = await service(key, keep)
         task.cancel()  # arrives when the answer is being recorded
         return answer
 
@@ -400,7 +423,7 @@ async def test_an_answer_is_recorded_though_its_caller_is_cancelled(
 
 
 async def test_the_lease_reaches_the_journal_through_tasks_and_threads(journal: Journal, leases: Leases) -> None:
-    async def ask(_: str) -> Answer[JSON]:
+    async def ask(key: str, keep: Keep[JSON]) -> Answer[JSON]:
         return Answer({"lease": leases.current() is not None}, 1)
 
     def in_a_thread() -> bool:
@@ -468,7 +491,7 @@ class NothingIsPaidForTwice(RuleBasedStateMachine):
     def ask(self, question: str, outcome: Callable[[str], Awaitable[Answer[JSON]]]) -> object:
         was_fresh, requested = self.is_fresh(question), len(self.requests)
 
-        async def request(key: str) -> Answer[JSON]:
+        async def request(key: str, keep: Keep[JSON]) -> Answer[JSON]:
             assert self.open.setdefault(question, key) == key
             assert all(key != other for asked, other in self.requests if asked != question)
             self.requests.append((question, key))

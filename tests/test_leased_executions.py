@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import pytest
 from langgraph.graph import END, START, StateGraph
 
-from tests.checkpoints import at, checkpoint
+from tests.checkpoints import at, checkpoint, place
 from tests.worlds import NamesByCapital, World
 from tidegate import Pipeline, Settings
 from tidegate.checkpointers.durable import locked
@@ -199,12 +199,28 @@ async def test_a_stale_execution_changes_no_file(tmp_path: Path, leases: Leases)
     before = files(tmp_path)
     with pytest.raises(LeaseLost):
         await saver.aput(config, checkpoint(x=2), {"step": 1}, {})
-    written_on = at(checkpoint_id=stored["configurable"]["checkpoint_id"], **stale.configurable())
+    written_on = at(checkpoint_id=place(stored)["checkpoint_id"], **stale.configurable())
     with pytest.raises(LeaseLost):
         await saver.aput_writes(written_on, [("x", 3)], "task")
     assert files(tmp_path) == before
     await saver.aput(at(**lease.configurable()), checkpoint(x=4), {"step": 1}, {})
     await saver.aput(at(), checkpoint(x=5), {"step": 2}, {})  # plain LangGraph use
+
+
+async def test_a_saver_that_finds_the_lease_lost_stops_the_execution(tmp_path: Path, leases: Leases) -> None:
+    saver = JsonFileSaver(tmp_path)
+
+    async def execute() -> None:
+        async with leases.hold("t") as lease:
+            await leases.release(lease)
+            saves.append(asyncio.create_task(saver.aput(at(**lease.configurable()), checkpoint(x=1), {"step": 0}, {})))
+            await asyncio.sleep(5)
+
+    saves: list[asyncio.Task[Any]] = []  # LangGraph saves in the background
+    with pytest.raises(LeaseLost):
+        await execute()
+    assert isinstance(saves[0].exception(), LeaseLost)
+    assert files(tmp_path) == {}
 
 
 async def test_a_write_that_passed_its_check_lands_before_the_next_execution_reads(
@@ -261,7 +277,7 @@ def test_the_command_says_who_runs_the_thread(
     (tmp_path / "note.txt").write_text(TEXT)
 
     async def hold() -> None:
-        database = Database("tidegate-store.db", STORE)
+        database = Database("tidegate.db", STORE)
         await Leases(database).acquire("t")
         await database.close()
 

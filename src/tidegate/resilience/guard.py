@@ -8,11 +8,11 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState
 
-from tidegate.errors import BudgetExceeded, CircuitOpen, RateLimited, ServiceError, Transient
+from tidegate.errors import BudgetExceeded, CircuitOpen, NotFound, RateLimited, ServiceError, Transient
 from tidegate.resilience.breaker import Breaker, CircuitReport, Permit
 from tidegate.resilience.failures import Classify, failure_of
 from tidegate.settings import ServiceSettings
@@ -20,6 +20,9 @@ from tidegate.store.clock import Clock, SystemClock
 from tidegate.telemetry import events
 
 T = TypeVar("T")
+
+Keep: TypeAlias = Callable[[T | None, int], Awaitable[None]]
+"""Records an answer, None for NotFound, and the attempts that it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,11 @@ class Guard:
         self._slots: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         self._lock = threading.Lock()
 
-    async def call(self, attempt: Callable[[int], Awaitable[T]]) -> Answer[T]:
+    async def call(self, attempt: Callable[[int], Awaitable[T]], *, keep: Keep[T] | None = None) -> Answer[T]:
         """Call the service; `attempt` makes one request and is given its number, 1 for the first.
+
+        `keep` records the answer, or None for NotFound, with the attempts so far, before the next call may take this
+        one's place: so no more answers are unrecorded at any moment than calls may be in flight.
 
         Raises:
             Transient, RateLimited: the last of `settings.attempts` attempts came to this.
@@ -103,14 +109,14 @@ class Guard:
                     sleep=self._clock.sleep,
                     reraise=True,
                 )
-                value: T = await retrying(self._attempt, attempt, progress)
+                value: T = await retrying(self._attempt, attempt, progress, keep)
         except TimeoutError:
             if not budget.expired():
                 raise
             raise self._over_budget(progress) from progress.failure
         return Answer(value, progress.attempts)
 
-    async def _attempt(self, attempt: Callable[[int], Awaitable[T]], progress: _Progress) -> T:
+    async def _attempt(self, attempt: Callable[[int], Awaitable[T]], progress: _Progress, keep: Keep[T] | None) -> T:
         while True:
             await self._sit_out(progress)
             slots = self._slots_here()
@@ -127,9 +133,16 @@ class Guard:
                     refusal.attempts = progress.attempts
                     raise refusal from progress.failure
                 try:
-                    return await self._request(attempt, progress, permit)
+                    value = await self._request(attempt, progress, permit)
+                except NotFound:
+                    if keep is not None:
+                        await keep(None, progress.attempts)
+                    raise
                 finally:
                     await permit.released()
+                if keep is not None:
+                    await keep(value, progress.attempts)
+                return value
 
     async def _request(self, attempt: Callable[[int], Awaitable[T]], progress: _Progress, permit: Permit) -> T:
         progress.attempts += 1

@@ -11,7 +11,7 @@ from typing import Final, Literal, Self, TypeAlias
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from tidegate.errors import NotFound, OutcomeUnknown, Permanent, Refused, ServiceError
-from tidegate.resilience.guard import Answer
+from tidegate.resilience.guard import Answer, Keep
 from tidegate.state import JSON, hash_of
 from tidegate.store.leases import Lease, Leases, check, stopping
 from tidegate.store.transactions import Connection, Store
@@ -24,8 +24,8 @@ Reconcile: TypeAlias = Literal["repeat", "give_up"] | Callable[[str], Awaitable[
 key: None if it knows nothing of it, so that the request is repeated. NotFound, when raised, is the answer.
 """
 
-Ask: TypeAlias = Callable[[str], Awaitable[Answer[JSON]]]
-"""Makes the call, retries and all, under an idempotency key."""
+Ask: TypeAlias = Callable[[str, Keep[JSON]], Awaitable[Answer[JSON]]]
+"""Makes the call, retries and all, under an idempotency key; `Guard.call` is to keep the answer."""
 
 _READ: Final = """
     SELECT idempotency_key, answered_at IS NOT NULL, tidegate_now() - answered_at, found, attempts, answer, thread_id
@@ -130,7 +130,7 @@ class Journal:
                 that nothing was done under it.
         """
         if not self._enabled:
-            return await ask(self._new_key())
+            return await ask(self._new_key(), _keep_nothing)
         turns = self._turns.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
         async with turns.setdefault(call.cache_key, asyncio.Lock()):
             begun = await self._begin(call)
@@ -145,17 +145,26 @@ class Journal:
             return await self._ask(call, begun, ask, reconcile)
 
     async def _ask(self, call: Call, intent: _Intent, ask: Ask, reconcile: Reconcile) -> Answer[JSON]:
+        kept = False
+
+        async def keep(answer: JSON | None, attempts: int) -> None:
+            nonlocal kept
+            kept = True
+            await self._record(call, intent, answer, attempts)
+
         try:
-            answer = await self._reconciled(call, intent, reconcile) or await ask(intent.idempotency_key)
+            answer = await self._reconciled(call, intent, reconcile) or await ask(intent.idempotency_key, keep)
         except NotFound as error:
-            await self._record(call, intent, None, error.attempts)
+            if not kept:
+                await keep(None, error.attempts)
             raise
         except ServiceError as error:
             rejected = error.attempts == 1 and isinstance(error, (Permanent, Refused))
             if not intent.is_open and (error.attempts == 0 or rejected):  # so nothing was done under its key
                 await self._withdraw(call, intent)
             raise
-        await self._record(call, intent, answer.value, answer.attempts)
+        if not kept:
+            await keep(answer.value, answer.attempts)
         return answer
 
     async def _reconciled(self, call: Call, intent: _Intent, reconcile: Reconcile) -> Answer[JSON] | None:
@@ -253,3 +262,7 @@ def _parsed(text: str) -> JSON | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+async def _keep_nothing(answer: JSON | None, attempts: int) -> None:
+    pass

@@ -22,7 +22,7 @@ from langgraph.constants import TAG_NOSTREAM
 
 from tidegate.errors import NotFound, Permanent, Refused, ServiceError, Transient
 from tidegate.resilience.failures import from_status
-from tidegate.resilience.guard import Answer, Guard
+from tidegate.resilience.guard import Answer, Guard, Keep
 from tidegate.resilience.journal import Call, Journal
 from tidegate.state import JSON, Usage
 from tidegate.store.clock import Clock
@@ -112,11 +112,11 @@ class Chat:
         """
         requests = bill.requests
 
-        async def ask(key: str) -> Answer[JSON]:
-            return await self._call(messages, read, key, bill, streamed=streamed)
+        async def ask(key: str, keep: Keep[JSON] | None) -> Answer[JSON]:
+            return await self._call(messages, read, key, keep, bill, streamed=streamed)
 
         if self._journal is None:
-            answer = await ask(str(uuid.uuid4()))
+            answer = await ask(str(uuid.uuid4()), None)
         else:
             prompt = [[message.type, message.content] for message in messages]
             call = Call.of(self._guard.name, "chat", self._shape, prompt)
@@ -130,6 +130,7 @@ class Chat:
         messages: Sequence[BaseMessage],
         read: Callable[[str], T | None],
         idempotency_key: str,
+        keep: Keep[JSON] | None,
         bill: Bill,
         *,
         streamed: bool,
@@ -155,7 +156,7 @@ class Chat:
                     raise self._unusable(message)
                 return {"text": message.text, "usage": usage and usage.dump()}
 
-        return await self._guard.call(attempt)
+        return await self._guard.call(attempt, keep=keep)
 
     def _unusable(self, message: AIMessage) -> ServiceError:
         finish = _finish(message)

@@ -18,7 +18,7 @@ import httpx
 
 from tidegate.errors import NotFound, SettingsError
 from tidegate.resilience.breaker import Breaker
-from tidegate.resilience.guard import Answer, Guard
+from tidegate.resilience.guard import Answer, Guard, Keep
 from tidegate.resilience.journal import Call, Journal
 from tidegate.services import gazetteer, http
 from tidegate.settings import EnrichmentSettings
@@ -111,13 +111,13 @@ class HttpEnricher:
             ServiceError: as `Guard.call` says.
         """
         if self._journal is None:
-            return await self._call(entity, str(uuid.uuid4()))
+            return await self._call(entity, str(uuid.uuid4()), None)
         asked = [_normal(entity.text), entity.type, entity.value, entity.id if self._sends_id else None]
         call = Call.of(self.name, "enrich", self._shape, asked)
-        return await self._journal.call(call, lambda key: self._call(entity, key))
+        return await self._journal.call(call, lambda key, keep: self._call(entity, key, keep))
 
-    async def _call(self, entity: Entity, idempotency_key: str) -> Answer[JSON]:
-        return await self._guard.call(lambda attempt: self._ask(entity, idempotency_key, attempt))
+    async def _call(self, entity: Entity, idempotency_key: str, keep: Keep[JSON] | None) -> Answer[JSON]:
+        return await self._guard.call(lambda attempt: self._ask(entity, idempotency_key, attempt), keep=keep)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
