@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.supervisor import Supervisor
+from tests.e2e.supervisor import Child, Supervisor
 from tests.servers.enrichment import Behaviour, EnrichmentServer, Request
 from tests.servers.openai import OpenAIServer, Reply, says
 from tests.servers.openai import Request as Prompted
@@ -75,6 +76,13 @@ class Witness:
         return self.requests.total() - len(self.requests)
 
 
+class Counted(Witness):
+    """Counts, and leaves the judgement to the test."""
+
+    def see(self, requests: list[Request]) -> None:
+        self.requests.update(request.json["text"] for request in requests)
+
+
 def undisturbed(supervisor: Supervisor, folder: Path, server: EnrichmentServer) -> dict[str, Any]:
     (folder / "undisturbed").mkdir()
     child = supervisor.start(settings(folder / "undisturbed", server.url), DOCUMENTS)
@@ -90,55 +98,69 @@ def until_done(
     folder: Path,
     server: EnrichmentServer,
     witness: Witness,
-    options: dict[str, Any],
-    kills: int,
+    kill: Callable[[int, Child], None],
+    **options: Any,
 ) -> tuple[int, dict[str, Any]]:
-    """Kill process after process at random moments; return how many, and what the one came to that was not."""
-    chance = random.Random(folder.name)  # noqa: S311 - moments
-    done = 0
+    """Start process after process, to be killed; return how many were, and what the one came to that was not.
+
+    `kill` is told how many were killed before, and whom to kill now, or not.
+    """
+    kills = 0
     while True:
         child = supervisor.start(settings(folder, server.url, **options), DOCUMENTS)
-        if done < kills:
-            time.sleep(chance.uniform(0.05, 0.9))
-            child.kill()
-        ended_by = child.wait()
-        done += ended_by == signal.SIGKILL
+        kill(kills, child)
+        kills += child.wait() == signal.SIGKILL
         requests, server.requests = server.requests, []
         witness.see(requests)
         if child.results:
-            return done, child.results
+            return kills, child.results
 
 
 @pytest.mark.slow
 def test_processes_killed_at_any_moment_pay_for_no_answer_twice(tmp_path: Path, supervisor: Supervisor) -> None:
+    chance = random.Random(7)  # noqa: S311 - moments
     with EnrichmentServer() as server:
         expected = undisturbed(supervisor, tmp_path, server)
-        kills, rounds = 0, 0
-        while kills < KILLS:
+        killed, rounds = 0, 0
+
+        def at_any_moment(kills: int, child: Child) -> None:
+            if killed + kills < KILLS:
+                if chance.random() < 0.7:  # while it calls; else from its very start on
+                    with contextlib.suppress(TimeoutError):
+                        server.wait_for(1, timeout=1.0)
+                time.sleep(chance.uniform(0.0, 0.4))
+                child.kill()
+
+        while killed < KILLS:
             folder = tmp_path / f"round-{rounds}"
             folder.mkdir()
             witness = Witness(folder)
-            done, results = until_done(supervisor, folder, server, witness, {}, KILLS - kills)
+            kills, results = until_done(supervisor, folder, server, witness, at_any_moment)
             assert results == expected
             assert set(witness.requests) == set(NAMES[: 20 * EACH])
-            assert witness.repeats <= done * CONCURRENCY
-            kills, rounds = kills + done, rounds + 1
+            assert witness.repeats <= kills * CONCURRENCY
+            killed, rounds = killed + kills, rounds + 1
 
 
 @pytest.mark.slow
-def test_without_a_journal_answers_are_paid_for_again(tmp_path: Path, supervisor: Supervisor) -> None:
-    """The same test, to show that it can fail."""
+@pytest.mark.parametrize("journal", [True, False])
+def test_the_journal_is_what_keeps_answers_from_being_paid_for_again(
+    tmp_path: Path, supervisor: Supervisor, journal: bool
+) -> None:
+    """Without it, the bound that holds above does not."""
 
-    class Paid(Witness):
-        def see(self, requests: list[Request]) -> None:
-            self.requests.update(request.json["text"] for request in requests)
+    def at_the_tenth_request(kills: int, child: Child) -> None:
+        if kills < 6:
+            server.wait_for(10)  # within the first branch, which was not saved
+            child.kill()
 
     with EnrichmentServer() as server:
         expected = undisturbed(supervisor, tmp_path, server)
-        witness = Paid(tmp_path)
-        kills, results = until_done(supervisor, tmp_path, server, witness, {"journal": {"enabled": False}}, 12)
-        assert results == expected
-        assert witness.repeats > kills * CONCURRENCY
+        witness = Counted(tmp_path)
+        enabled = {"enabled": journal}
+        kills, results = until_done(supervisor, tmp_path, server, witness, at_the_tenth_request, journal=enabled)
+        assert (kills, results) == (6, expected)
+        assert (witness.repeats <= kills * CONCURRENCY) is journal
 
 
 @pytest.mark.slow
