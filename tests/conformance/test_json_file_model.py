@@ -92,8 +92,12 @@ class BothSavers(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.model = Model()
-        self.saver = JsonFileSaver(Path(self.folder.name))
+        self.saver = self.open()
         self.count = 0
+
+    def open(self) -> BaseCheckpointSaver[Any]:
+        """Open the saver that is compared with the model; once more, as another process would."""
+        return JsonFileSaver(Path(self.folder.name))
 
     def teardown(self) -> None:
         self.folder.cleanup()
@@ -172,7 +176,7 @@ class BothSavers(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         """Go on in another process, as it were."""
-        self.saver = JsonFileSaver(Path(self.folder.name))
+        self.saver = self.open()
 
     @rule(
         thread=THREADS,
