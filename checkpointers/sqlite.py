@@ -25,7 +25,7 @@ from tidegate.checkpointers.saving import StrictSerializer, put_span
 from tidegate.checkpointers.sqlite_rows import Address, TaskWrites
 from tidegate.errors import CheckpointDamaged, StoreDamaged, ThreadError
 from tidegate.store.database import Database
-from tidegate.store.leases import check_lease
+from tidegate.store.leases import check_lease, stopping
 
 _Result = TypeVar("_Result")
 _FencedWrites: TypeAlias = tuple[RunnableConfig, TaskWrites]
@@ -179,7 +179,8 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         """As `put`."""
         with put_span(config, checkpoint, metadata) as span:
             made = self._serialize(config, checkpoint, metadata)
-            await self.database.write(self._fenced(config, self._putting(made)), settle=True)
+            with stopping():
+                await self.database.write(self._fenced(config, self._putting(made)), settle=True)
             span.size(made.size)
         return made.at.config()
 
@@ -206,7 +207,8 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
     ) -> None:
         """As `put_writes`."""
         item = self._serialize_writes(config, writes, task_id, task_path)
-        await self.database.write_item(self._write, item, settle=True)
+        with stopping():
+            await self.database.write_item(self._write, item, settle=True)
 
     def _serialize_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str

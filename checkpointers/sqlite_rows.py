@@ -150,27 +150,26 @@ def put_writes(
 ) -> None:
     """Add what tasks wrote. A write that is there stays, unless its index is negative, and `replace` is true."""
     row_ids = {at: _row_id(connection, at) for at in {item.at for item in items}}
-    inserted, replaced = [], set[int]()
+    inserted: dict[tuple[int, str, int], tuple[Any, ...]] = {}
+    replaced: set[int | None] = set()
     for at, writes, task_id, task_path in items:
-        row_id = row_ids[at]
         for index, channel, value in writes:
+            key = (row_ids[at], task_id, index)
             if index < 0 and replace:
-                old = connection.execute(
-                    "DELETE FROM writes WHERE checkpoint = ? AND task_id = ? AND idx = ? RETURNING blob",
-                    (row_id, task_id, index),
-                ).fetchall()
-                replaced.update(blob for (blob,) in old if blob is not None)
-            elif value.size >= blobs.INLINE and _is_written(connection, row_id, task_id, index):
+                deleted = "DELETE FROM writes WHERE checkpoint = ? AND task_id = ? AND idx = ? RETURNING blob"
+                replaced.update(blob for (blob,) in connection.execute(deleted, key).fetchall())
+                if key in inserted:
+                    replaced.add(inserted[key][-1])
+            elif key in inserted or (value.size >= blobs.INLINE and _is_written(connection, *key)):
                 continue  # else its blob would be stored, and nothing name it
-            inserted.append((row_id, task_id, index, task_path, channel, *blobs.store(connection, value, codec)))
+            inserted[key] = (*key, task_path, channel, *blobs.store(connection, value, codec))
     rows.insert(
         connection,
         "INSERT INTO writes (checkpoint, task_id, idx, task_path, channel, kind, value, blob)",
-        inserted,
+        list(inserted.values()),
         "ON CONFLICT DO NOTHING",
     )
-    if replaced:
-        blobs.sweep(connection, replaced)
+    blobs.sweep(connection, {blob for blob in replaced if blob is not None})
 
 
 def _is_written(connection: sqlite3.Connection, row_id: int, task_id: str, index: int) -> bool:

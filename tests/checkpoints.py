@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, empty_checkpoint
+from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
-
-from tidegate.checkpointers.json_file import JsonFileSaver
 
 
 def at(thread_id: str = "t", checkpoint_ns: str = "", **more: Any) -> RunnableConfig:
@@ -31,7 +30,7 @@ def place(config: RunnableConfig) -> dict[str, Any]:
     return config.get("configurable", {})
 
 
-def put(saver: JsonFileSaver, thread_id: str = "t", **values: Any) -> str:
+def put(saver: BaseCheckpointSaver[Any], thread_id: str = "t", **values: Any) -> str:
     """Put a checkpoint on top of the newest; return its ID."""
     latest = saver.get_tuple(at(thread_id))
     parent = {"checkpoint_id": latest.checkpoint["id"]} if latest else {}
@@ -39,19 +38,19 @@ def put(saver: JsonFileSaver, thread_id: str = "t", **values: Any) -> str:
     return str(place(stored)["checkpoint_id"])
 
 
-def get(saver: JsonFileSaver, thread_id: str = "t", checkpoint_id: str | None = None) -> CheckpointTuple:
+def get(saver: BaseCheckpointSaver[Any], thread_id: str = "t", checkpoint_id: str | None = None) -> CheckpointTuple:
     """Return a checkpoint that is there: the newest of the thread, or the one that is named."""
     found = saver.get_tuple(at(thread_id, **({"checkpoint_id": checkpoint_id} if checkpoint_id else {})))
     assert found is not None
     return found
 
 
-def values(saver: JsonFileSaver, thread_id: str = "t", checkpoint_id: str | None = None) -> dict[str, Any]:
+def values(saver: BaseCheckpointSaver[Any], thread_id: str = "t", checkpoint_id: str | None = None) -> dict[str, Any]:
     """Return the channel values of a checkpoint."""
     return get(saver, thread_id, checkpoint_id).checkpoint["channel_values"]
 
 
-def ids(saver: JsonFileSaver, thread_id: str = "t") -> list[str]:
+def ids(saver: BaseCheckpointSaver[Any], thread_id: str = "t") -> list[str]:
     """Return the IDs of a thread's checkpoints, newest first."""
     return [each.checkpoint["id"] for each in saver.list(at(thread_id))]
 
@@ -59,3 +58,12 @@ def ids(saver: JsonFileSaver, thread_id: str = "t") -> list[str]:
 def file_of(tmp_path: Path, checkpoint_id: str, thread_id: str = "t") -> Path:
     """Return the file of a checkpoint."""
     return tmp_path / "threads" / thread_id / "checkpoints" / f"{checkpoint_id}.json"
+
+
+def unused_blobs(connection: sqlite3.Connection) -> int:
+    """Return how many blobs of a SQLite store nothing names."""
+    (count,) = connection.execute(
+        """SELECT count(*) FROM blobs WHERE id NOT IN (SELECT blob FROM channel_values WHERE blob IS NOT NULL)
+           AND id NOT IN (SELECT blob FROM writes WHERE blob IS NOT NULL) AND id NOT IN (SELECT part FROM blob_parts)"""
+    ).fetchone()
+    return int(count)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tests.checkpoints import at, checkpoint
 from tidegate.checkpointers import Location, locate, open_checkpointer
-from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.errors import MissingExtra, SettingsError
 from tidegate.telemetry import names, spans
 
@@ -49,13 +47,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         ("memory:", Location("memory", None, ":memory:", ":memory:")),
         (
             "sqlite:///tidegate.db",
-            Location("sqlite", Path("tidegate.db"), "tidegate-store.db", "tidegate-live.db"),
+            Location("sqlite", Path("tidegate.db"), "tidegate.db", "tidegate-live.db"),
         ),
         (
             "sqlite:////srv/x/threads.sqlite",
-            Location(
-                "sqlite", Path("/srv/x/threads.sqlite"), "/srv/x/threads-store.sqlite", "/srv/x/threads-live.sqlite"
-            ),
+            Location("sqlite", Path("/srv/x/threads.sqlite"), "/srv/x/threads.sqlite", "/srv/x/threads-live.sqlite"),
         ),
         ("file:///threads", Location("file", Path("threads"), "threads/store.db", "threads/live.db")),
         (
@@ -315,38 +311,3 @@ async def test_a_put_without_a_current_span_belongs_to_the_execution(url: str, e
 
 def _attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
-
-
-# SQLite
-
-
-async def test_sqlite_writes_are_durable_and_do_not_block_readers(tmp_path: Path) -> None:
-    async with SqliteSaver.open(tmp_path / "tidegate.db") as saver:
-        for pragma, value in (("journal_mode", "wal"), ("synchronous", 2), ("busy_timeout", 30_000)):
-            async with saver.conn.execute(f"PRAGMA {pragma}") as cursor:
-                assert await cursor.fetchone() == (value,)
-
-
-async def test_sqlite_leaves_no_transaction_open_when_a_put_is_cancelled(tmp_path: Path) -> None:
-    async with SqliteSaver.open(tmp_path / "tidegate.db") as saver:
-        with sqlite3.connect(tmp_path / "tidegate.db", timeout=0, isolation_level=None) as other:
-            for moment in range(40):
-                put = asyncio.create_task(saver.aput(at(), checkpoint(text="x" * 1000), {}, {}))
-                for _ in range(moment):
-                    await asyncio.sleep(0.0002)
-                put.cancel()
-                await asyncio.gather(put, return_exceptions=True)
-                assert not saver.conn.in_transaction
-                other.execute("BEGIN IMMEDIATE")
-                other.execute("ROLLBACK")
-        other.close()
-
-
-async def test_a_sqlite_file_that_another_process_is_creating_is_waited_for(tmp_path: Path) -> None:
-    other = sqlite3.connect(tmp_path / "tidegate.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    opening = asyncio.create_task(_open_and_put(f"sqlite:///{tmp_path}/tidegate.db"))
-    done, _ = await asyncio.wait([opening], timeout=0.05)
-    assert not done
-    other.close()
-    await opening

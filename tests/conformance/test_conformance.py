@@ -12,7 +12,7 @@ from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES, BASE
 from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 
 from tests.conformance.sync_door import SyncDoor
-from tidegate.checkpointers import open_checkpointer
+from tidegate.checkpointers import open_checkpointer, open_checkpointer_sync
 
 ALL = {each.value for each in ALL_CAPABILITIES}
 BASE = {each.value for each in BASE_CAPABILITIES}
@@ -35,6 +35,22 @@ async def test_a_saver_conforms(url: str, capabilities: set[str], tmp_path: Path
             yield saver
 
     await _conforms(make, capabilities)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{folder}/tidegate.db", "file:///{folder}/threads"])
+async def test_a_saver_conforms_when_it_is_called_from_blocking_code(url: str, tmp_path: Path) -> None:
+    count = 0
+
+    @checkpointer_test(name=url)
+    async def make() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
+        nonlocal count
+        count += 1
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        with open_checkpointer_sync(url.format(folder=folder)) as saver:
+            yield SyncDoor(saver)
+
+    await _conforms(make, ALL)
 
 
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])

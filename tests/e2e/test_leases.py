@@ -18,7 +18,7 @@ from tests.e2e.supervisor import Supervisor
 from tests.servers.enrichment import Behaviour, EnrichmentServer, Request
 
 TEXT = "They sailed from Alta to Bergen, Cork, Dover and Essen."
-FENCED = ["file"]  # the savers that check leases
+FENCED = ["file", "sqlite"]  # the savers that check leases
 ALL = ["file", pytest.param("sqlite", marks=pytest.mark.slow)]
 
 

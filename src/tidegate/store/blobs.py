@@ -247,4 +247,6 @@ def sweep(connection: sqlite3.Connection, candidates: Collection[int]) -> None:
 
 def give_back(connection: sqlite3.Connection) -> None:
     """Give the space that nothing uses any more back to the disk; in a transaction, after what made it free."""
-    connection.execute("PRAGMA incremental_vacuum").fetchall()
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    for _ in range(free):  # sqlite3 stops this pragma after one page, as it returns no columns
+        connection.execute("PRAGMA incremental_vacuum(1)")

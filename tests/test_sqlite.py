@@ -1,0 +1,278 @@
+"""Checkpoints in a SQLite file: what is stored, found, kept, given back, encrypted and taken over."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from tests.checkpoints import at, checkpoint, get, ids, put, unused_blobs, values
+from tidegate.checkpointers import open_checkpointer, open_checkpointer_sync
+from tidegate.checkpointers.sqlite import SqliteSaver
+from tidegate.errors import CheckpointDamaged, SettingsError
+from tidegate.store.database import Database
+from tidegate.store.documents import Documents
+from tidegate.store.opening import store_at
+from tidegate.store.schema import STORE
+from tidegate.testing import ManualClock
+
+TEXT = "".join(f"{number} is a number. " for number in range(10_000))
+KEY = b"0123456789abcdef"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "tidegate.db"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(1_000_000.0)
+
+
+@pytest.fixture
+def saver(file: Path, clock: ManualClock) -> Iterator[SqliteSaver]:
+    database = store_at(file, clock=clock)
+    yield SqliteSaver(database)
+    database.close_sync()
+
+
+def count(file: Path, table: str) -> int:
+    with closing(sqlite3.connect(file)) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
+
+
+def test_a_document_is_stored_once_wherever_it_stands(saver: SqliteSaver, file: Path) -> None:
+    first = put(saver, "a", document=TEXT)
+    saver.put_writes(at("a", checkpoint_id=first), [("document", "".join(TEXT))], "task")
+    put(saver, "b", __start__={"document": TEXT, "more": 1})
+    put(saver, "b", nested={"input": {"text": TEXT}})
+    saver.copy_thread("a", "c")
+    with closing(sqlite3.connect(file)) as connection:
+        large = connection.execute("SELECT count(*) FROM blobs WHERE kind = 'text'").fetchone()
+        assert large == (1,)
+    assert values(saver, "b", ids(saver, "b")[-1]) == {"__start__": {"document": TEXT, "more": 1}}
+    assert values(saver, "b") == {"nested": {"input": {"text": TEXT}}}
+    assert get(saver, "c").pending_writes == [("task", "document", TEXT)]
+
+
+def test_what_is_deleted_gives_its_space_back(saver: SqliteSaver, file: Path) -> None:
+    for number in range(20):
+        put(saver, "a", document=f"{number} {TEXT}")
+    with closing(sqlite3.connect(file)) as connection:
+        before = connection.execute("PRAGMA page_count").fetchone()[0]
+        saver.delete_thread("a")
+        assert connection.execute("PRAGMA page_count").fetchone()[0] < before / 2
+        assert unused_blobs(connection) == 0
+    assert count(file, "blobs") == 0
+
+
+def test_pruning_keeps_the_newest_and_of_every_revision_what_published_it_and_its_last(saver: SqliteSaver) -> None:
+    made = [put(saver, "a", revision=revision) for revision in (0, 0, 1, 1, 1, 2, 2)]
+    newest = put(saver, "a", other=1)
+    saver.prune(["a"])
+    assert ids(saver, "a") == [newest, made[6], made[5], made[4], made[2], made[1], made[0]]
+
+
+def test_keep_last_and_prune_older_than_keep_what_prune_keeps(saver: SqliteSaver, clock: ManualClock) -> None:
+    made = [put(saver, "a", step=1), put(saver, "a", revision=1)]
+    clock.advance(100.0)
+    made += [put(saver, "a", step=step) for step in range(4)]
+    saver.prune_older_than(50.0)
+    assert ids(saver, "a") == made[:0:-1]
+    saver.keep_last(2)
+    assert ids(saver, "a") == [made[5], made[4], made[1]]
+    with pytest.raises(ValueError, match="keep at least 1"):
+        saver.keep_last(0)
+    with pytest.raises(ValueError, match="no age"):
+        saver.prune_older_than(-1.0)
+    with pytest.raises(ValueError, match="use 'keep_latest' or 'delete'"):
+        saver.prune(["a"], strategy="none")
+
+
+def test_pruning_keeps_what_a_delta_channel_is_built_on(saver: SqliteSaver) -> None:
+    parent: str | None = None
+    made = []
+    for number, held in enumerate(({"log": ["a"]}, {"log": ["a", "b"]}, {}, {})):
+        each = checkpoint(**held)
+        each["channel_versions"] = {"log": number + 1}
+        place = at("a", **({"checkpoint_id": parent} if parent else {}))
+        saver.put(place, each, {"step": number, "counters_since_delta_snapshot": {"log": (number, number)}}, {})
+        parent = each["id"]
+        made.append(parent)
+        saver.put_writes(at("a", checkpoint_id=parent), [("log", [f"{number}"])], "task")
+    saver.prune(["a"])
+    assert ids(saver, "a") == made[:0:-1]
+    history = saver.get_delta_channel_history(config=at("a"), channels=["log", "none"])
+    assert history["log"].get("seed") == ["a", "b"]
+    assert [value for _, _, value in history["log"]["writes"]] == [["1"], ["2"]]
+    assert "seed" not in history["none"]
+
+
+def explain(connection: sqlite3.Connection, query: str) -> list[Any]:
+    return connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+
+
+async def test_a_listing_uses_an_index_and_may_be_read_and_left_while_it_goes_on(saver: SqliteSaver) -> None:
+    for number in range(70):
+        await saver.aput(at("a"), checkpoint(n=number), {"step": number % 7, "source": "loop"}, {})
+    seen = 0
+    async for each in saver.alist(at("a")):
+        assert (await saver.aget_tuple(each.config)) == each
+        seen += 1
+    assert seen == 70
+    found = [each async for each in saver.alist(None, filter={"step": 3}, limit=4)]
+    assert [each.checkpoint["channel_values"]["n"] for each in found] == [66, 59, 52, 45]
+    for clause in ("thread_id = 'a' AND checkpoint_ns = ''", "thread_id = 'a'", "1"):
+        query = f"SELECT * FROM checkpoints WHERE {clause} ORDER BY checkpoint_id DESC, id DESC LIMIT 10"  # noqa: S608
+        plan = await saver.database.read(partial(explain, query=query))
+        assert "TEMP B-TREE" not in str(plan)
+
+
+def test_the_lease_key_is_not_stored(saver: SqliteSaver) -> None:
+    saver.put(at("a", __tidegate_lease={"thread_id": "a", "epoch": 1}), checkpoint(), {"source": "loop"}, {})
+    assert get(saver, "a").metadata == {"source": "loop"}
+
+
+def test_a_copy_with_an_allowlist_shares_the_file(saver: SqliteSaver) -> None:
+    clone = saver.with_allowlist([("somewhere", "Something")])
+    assert clone is not saver
+    put(clone, "a", document=TEXT)
+    assert values(saver, "a") == {"document": TEXT}
+
+
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        ("UPDATE blobs SET data = substr(data, 1, 50)", "is damaged"),
+        ("UPDATE blobs SET data = x'09'", "was not packed by this version"),
+        ("UPDATE channel_values SET kind = 'pickle'", "of the kind 'pickle', which is never stored"),
+        ("UPDATE checkpoints SET body = zeroblob(9)", "is damaged"),
+        ("UPDATE checkpoints SET metadata = '[]'", "does not fit this version"),
+        ("PRAGMA foreign_keys = OFF; DELETE FROM blobs", "names a blob that is not there"),
+    ],
+)
+def test_damage_is_told_with_thread_and_way_out(saver: SqliteSaver, file: Path, statement: str, what: str) -> None:
+    put(saver, "a", document=TEXT, small=1)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(statement)
+    with pytest.raises(CheckpointDamaged, match=rf"thread 'a' has a checkpoint .*{what}.*restore .* from a copy"):
+        saver.get_tuple(at("a"))
+
+
+def test_damaged_pages_are_told_and_the_rest_can_be_read(saver: SqliteSaver, file: Path) -> None:
+    put(saver, "kept", n=1)
+    for number in range(40):
+        put(saver, "a", document=f"{number} {TEXT}")
+    saver.database.close_sync()
+    data = bytearray(file.read_bytes())
+    data[-len(data) // 2 :] = b"\xaa" * (len(data) - len(data) // 2)
+    file.write_bytes(data)
+    with open_checkpointer_sync(f"sqlite:///{file}") as again:
+        assert values(again, "kept") == {"n": 1}
+        with pytest.raises(CheckpointDamaged):
+            list(again.list(at("a")))
+
+
+# encryption
+
+
+def test_an_encrypted_file_needs_its_key_and_holds_no_plain_value(file: Path) -> None:
+    url = f"sqlite:///{file}"
+    with open_checkpointer_sync(url, key=lambda: KEY) as saver:
+        put(saver, "a", document=TEXT, small="a small secret")
+        put(saver, "a", document=TEXT)
+        assert values(saver, "a") == {"document": TEXT}
+    assert count(file, "blobs") == 1
+    content = b"".join(path.read_bytes() for path in file.parent.iterdir())
+    assert b"small secret" not in content
+    assert b"is a number" not in content
+    for key, told in ((None, "is encrypted; give its key"), (b"another key 0123", "is encrypted with another key")):
+        with pytest.raises(SettingsError, match=told), open_checkpointer_sync(url, key=key):
+            pass
+
+
+def test_a_plain_file_is_refused_when_there_is_a_key(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{file}"
+    with open_checkpointer_sync(url) as saver:
+        put(saver, "a", n=1)
+    monkeypatch.setenv("TIDEGATE_ENCRYPTION_KEY", KEY.decode())
+    with pytest.raises(SettingsError, match="without encryption"), open_checkpointer_sync(f"sqlite:///{file}"):
+        pass
+    with pytest.raises(SettingsError, match="not encrypted"), open_checkpointer_sync(f"file:///{file.parent}/json"):
+        pass
+    with (
+        pytest.raises(SettingsError, match="16, 24 or 32 bytes"),
+        open_checkpointer_sync(f"sqlite:///{file}", key=b"x"),
+    ):
+        pass
+
+
+# taking over
+
+
+@pytest.fixture
+async def official(tmp_path: Path) -> AsyncIterator[AsyncSqliteSaver]:
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "official.db")) as saver:
+        yield saver
+
+
+async def everything(saver: BaseCheckpointSaver[Any]) -> list[CheckpointTuple]:
+    found = [each async for each in saver.alist(None)]
+    return sorted(found, key=lambda each: str(each.config))
+
+
+async def test_an_official_database_is_taken_over_as_it_is_and_only_once(
+    official: AsyncSqliteSaver, saver: SqliteSaver, tmp_path: Path
+) -> None:
+    for thread in ("a", "b"):
+        parent: dict[str, str] = {}
+        for step in range(3):
+            made = checkpoint(document=TEXT, step=step, raw=b"\0\1", none=None)
+            stored = await official.aput(at(thread, **parent), made, {"step": step, "source": "loop"}, {})
+            await official.aput_writes(stored, [("document", TEXT), ("__interrupt__", [1])], "task", "~path")
+            parent = {"checkpoint_id": made["id"]}
+    assert await saver.aimport_from(tmp_path / "official.db") == 6
+    assert await everything(saver) == await everything(official)
+    await saver.aput(at("a", **parent), checkpoint(later=1), {}, {})
+    held = await everything(saver)
+    assert await asyncio.to_thread(saver.import_from, tmp_path / "official.db") == 0
+    assert await everything(saver) == held
+    with pytest.raises(SettingsError, match=r"`tidegate import .*official\.db` takes it over"):
+        async with open_checkpointer(f"sqlite:///{tmp_path}/official.db"):
+            pass
+
+
+def test_what_is_no_official_database_is_not_imported(saver: SqliteSaver, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("notes " * 1000)
+    for name in ("none.db", "notes.txt", "tidegate.db"):
+        put(saver, "a", n=1)
+        with pytest.raises(SettingsError, match="cannot import"):
+            saver.import_from(tmp_path / name)
+
+
+# the schema
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date(file: Path) -> None:
+    sha256 = hashlib.sha256(b"document").hexdigest()
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO documents VALUES (?, ?, 1.0)", (sha256, b"document"))
+
+    first = Database(file, STORE[:1])
+    first.write_sync(fill)
+    first.close_sync()
+    with open_checkpointer_sync(f"sqlite:///{file}") as saver:
+        assert isinstance(saver, SqliteSaver)
+        put(saver, "a", n=1)
+        assert asyncio.run(Documents(saver.database).get(sha256)) == b"document"
