@@ -73,6 +73,7 @@ class Pipeline:
         settings = settings or Settings.read()
         services = wire(settings, model=model, recogniser=recogniser, enricher=enricher, clock=clock)
         async with services as wired, open_checkpointer(settings.checkpoints, store=wired.store) as saver:
+            await wired.store.open()  # now, since the saver of JSON files makes the folder that it is in
             yield cls(wired, saver, settings)
 
     @classmethod

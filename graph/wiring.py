@@ -126,12 +126,11 @@ async def wire(
     enricher: Enricher | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Wired]:
-    """Build the services and open the store; close both at the end."""
+    """Build the services, and close them and the store at the end."""
     wired = await asyncio.to_thread(
         connect, settings, model=model, recogniser=recogniser, enricher=enricher, clock=clock
     )
     try:
-        await wired.store.open()
         yield wired
     finally:
         await wired.aclose()
