@@ -329,7 +329,12 @@ async def test_one_of_a_group_that_fails_is_undone_alone(database: Database) -> 
                 raise KeyError(item)
 
     begun, go_on = threading.Event(), threading.Event()
-    held = database.submit(lambda _: begun.set() or go_on.wait())
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait()
+
+    held = database.submit(hold)
     await asyncio.to_thread(begun.wait)
     work = [database.write(insert(0)), database.write(fail), database.write(insert(2))]
     items = [database.write_item(insert_items, item) for item in (10, 11, 12, 13)]
