@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.errors import SettingsError, StoreError
-from tidegate.store.connection import APPLICATION_ID
+from tidegate.store.connection import APPLICATION_ID, WAL_LIMIT
 from tidegate.store.database import Database
 from tidegate.testing import ManualClock
 
@@ -312,3 +312,72 @@ async def test_opening_a_new_file_waits_for_whoever_is_making_it(file: Path) -> 
         maker.execute("COMMIT")
         await opening
     await database.close()
+
+
+async def test_one_of_a_group_that_fails_is_undone_alone(database: Database) -> None:
+    groups: list[int] = []
+
+    def fail(connection: sqlite3.Connection) -> None:
+        insert(1)(connection)
+        raise KeyError("x")
+
+    def insert_items(connection: sqlite3.Connection, items: list[int]) -> None:
+        groups.append(len(items))
+        for item in items:
+            insert(item)(connection)
+            if item == 12:
+                raise KeyError(item)
+
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait()
+
+    held = database.submit(hold)
+    await asyncio.to_thread(begun.wait)
+    work = [database.write(insert(0)), database.write(fail), database.write(insert(2))]
+    items = [database.write_item(insert_items, item) for item in (10, 11, 12, 13)]
+    waiting = asyncio.gather(*work, *items, return_exceptions=True)
+    await asyncio.sleep(0)
+    go_on.set()
+    results = await waiting
+    assert [type(each) for each in results if each is not None] == [KeyError, KeyError]
+    assert await database.read(values) == [0, 2, 10, 11, 13]
+    assert groups == [4, 1, 1, 1, 1]  # together, then each alone
+    assert held.done()
+
+
+async def test_a_cancelled_writer_that_settles_waits_for_the_end_of_its_write(database: Database) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        insert(1)(connection)
+        begun.set()
+        go_on.wait()
+
+    writing = asyncio.create_task(database.write(slow, settle=True))
+    await asyncio.to_thread(begun.wait)
+    writing.cancel()
+    done, _ = await asyncio.wait([writing], timeout=0.05)
+    assert not done
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert await database.read(values) == [1]
+
+
+async def test_the_log_is_cut_once_nobody_reads_it(file: Path, database: Database) -> None:
+    await database.write(insert(1))
+    database._wal_allowed = 1
+    with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM entries").fetchall()
+        await database.write(insert(2))
+        await database.read(values)
+        assert database._wal_allowed > WAL_LIMIT  # a reader was in the way: tried again only after as much more
+        reader.execute("COMMIT")
+    database._wal_allowed = 1
+    await database.write(insert(3))
+    await database.write(lambda _: None)
+    assert file.with_name("test.db-wal").stat().st_size == 0
