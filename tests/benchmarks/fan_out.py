@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -106,67 +108,104 @@ class Workload:
 class Sample:
     """What one run cost; of several that ran side by side, the mean.
 
-    `disk` is how many bytes the store's files grew by, from closed to closed. `used` is until the store was closed, WAL
-    checkpoint included; but its fsyncs are those until the run returned, since all is durable by then, and `closing`
-    are those after it: a store is closed once in a process's life. `seconds` is wall time until the last run returned,
-    `durable` the seconds of every call that stored what a branch returned.
+    `disk` is how many bytes the store's files grew by, each WAL written back. `used` is until the run returned, when
+    all is durable; but CPU and bytes written include those of writing the WAL back, so that none leaves work to others.
+    `seconds` is wall time until the last run returned, `durable` the seconds of every call that stored what a branch
+    returned.
     """
 
     disk: float
     used: Usage
-    closing: float | None
     seconds: float
     durable: tuple[float, ...]
 
 
-def measure(saver: Saver, work: Workload, seed: int, store: Path, workers: Sequence[Executor]) -> Sample:
-    """Run the workload on the store in this folder; in `workers`, one a process, if it takes several processes.
+class Household:
+    """The stores that this process keeps open, on one event loop, as a service does.
 
-    A store that is new shows how much room its empty tables have, so the first sample on one tells little.
+    What is paid once in a process's life, opening and closing, is thus no part of a run. Nor is what is paid once in a
+    store's life: the first sample on a new store shows how much room there is in its empty tables.
     """
-    store.mkdir(parents=True, exist_ok=True)
-    before = _size(store)
-    seeds = [seed + process * work.runs for process in range(work.processes)]
-    if work.processes == 1:
-        parts = [_share(saver.name, work, seed, store)]
-    else:
-        pairs = zip(workers, seeds, strict=False)
-        shares = [worker.submit(_share, saver.name, work, first, store) for worker, first in pairs]
-        parts = [share.result() for share in shares]
-    runs = work.runs * work.processes
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._open: dict[Path, BaseCheckpointSaver[Any] | None] = {}
+        self._durable: list[float] = []
+
+    def measure(self, saver: Saver, work: Workload, seed: int, store: Path) -> Sample:
+        """Run one process's share of the workload on the store in this folder; the seeds of its documents follow."""
+        return self._runner.run(self._measure(saver, work, seed, store))
+
+    def close(self) -> None:
+        """Close all stores."""
+        self._runner.run(self._stack.aclose())
+        self._runner.close()
+
+    async def _measure(self, saver: Saver, work: Workload, seed: int, store: Path) -> Sample:
+        if store not in self._open:
+            opened = self._open[store] = await self._stack.enter_async_context(saver.open(store))
+            if opened is not None:
+                _watch(opened, self._durable, blocking=saver.blocking)
+        opened = self._open[store]
+        sources = [f"report-{seed + i}.txt" for i in range(work.runs)]
+        documents = {source: prose(work.size, seed + i) for i, source in enumerate(sources)}
+        graph = compile_graph(documents, work.branches, opened, blocking=saver.blocking)
+        self._durable.clear()
+        size = _size(store)
+        gc.collect()  # nobody pays for what the one before left
+        before, began = usage(), time.perf_counter()
+        await asyncio.gather(*(_run(graph, source, saver, stored=opened is not None) for source in sources))
+        returned, seconds = usage(), time.perf_counter() - began
+        _write_back(store)
+        after = usage()
+        used = Usage((after - before).cpu, (after - before).written, (returned - before).fsyncs)
+        return Sample((_size(store) - size) / work.runs, used / work.runs, seconds, tuple(self._durable))
+
+
+_household: Household | None = None
+
+
+def in_worker(saver: str, work: Workload, seed: int, store: Path) -> Sample:
+    """Do a worker process's share; takes the saver by name, since functions within it cannot be sent to a process."""
+    global _household
+    _household = _household or Household()
+    return _household.measure(BY_NAME[saver], work, seed, store)
+
+
+def worker_closes() -> None:
+    """Close what `in_worker` opened in this process."""
+    if _household is not None:
+        _household.close()
+
+
+def together(workers: Sequence[Executor], saver: Saver, work: Workload, seed: int, store: Path) -> Sample:
+    """Have each worker do a process's share of the workload at once."""
+    size = _size(store)
+    shares = [
+        worker.submit(in_worker, saver.name, work, seed + number * work.runs, store)
+        for number, worker in enumerate(workers)
+    ]
+    parts = [share.result() for share in shares]
     return Sample(
-        disk=(_size(store) - before) / runs,
-        used=sum((part.used for part in parts[1:]), parts[0].used) / runs,
-        closing=None if parts[0].closing is None else sum(part.closing or 0 for part in parts) / runs,
+        disk=(_size(store) - size) / (work.runs * len(parts)),
+        used=sum((part.used for part in parts[1:]), parts[0].used) / len(parts),
         seconds=max(part.seconds for part in parts),
         durable=tuple(seconds for part in parts for seconds in part.durable),
     )
 
 
-def _share(saver: str, work: Workload, seed: int, folder: Path) -> Sample:
-    """Do one process's share; takes the saver by name, since functions within it cannot be sent to a process."""
-    return asyncio.run(_run_all(BY_NAME[saver], work, seed, folder))
+def _size(store: Path) -> int:
+    """Return the bytes of a store's files, those aside that SQLite removes when the last connection closes."""
+    files = (file for file in store.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in files if not file.name.endswith(("-wal", "-shm")))
 
 
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-async def _run_all(saver: Saver, work: Workload, seed: int, folder: Path) -> Sample:
-    sources = [f"report-{seed + i}.txt" for i in range(work.runs)]
-    documents = {source: prose(work.size, seed + i) for i, source in enumerate(sources)}
-    durable: list[float] = []
-    async with saver.open(folder) as opened:
-        if opened is not None:
-            _watch(opened, durable, blocking=saver.blocking)
-        graph = compile_graph(documents, work.branches, opened, blocking=saver.blocking)
-        gc.collect()  # nobody pays for what the one before left
-        before, began = usage(), time.perf_counter()
-        await asyncio.gather(*(_run(graph, source, saver, stored=opened is not None) for source in sources))
-        returned, seconds = usage(), time.perf_counter() - began
-    closed = usage()
-    used = Usage((closed - before).cpu, (closed - before).written, (returned - before).fsyncs)
-    return Sample(0, used, (closed - returned).fsyncs, seconds, tuple(durable))
+def _write_back(store: Path) -> None:
+    """Have every WAL written into its database, as happens now and then, and when the last connection closes."""
+    for database in store.glob("*.db"):
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 async def _run(graph: Graph, source: str, saver: Saver, *, stored: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 MIN_PAIRS = 20
 """Fewest pairs that a verdict is given on."""
 
-_RESAMPLES = 4_000
+_RESAMPLES = 2_000
 _Contender = TypeVar("_Contender")
 
 
