@@ -24,13 +24,14 @@ from tests.benchmarks.prose import prose
 from tests.benchmarks.savers import BY_NAME, Saver
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
+Update = dict[str, Any]
 
 
 def merged(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
     return left | right
 
 
-class State(TypedDict, total=False):
+class State(TypedDict):
     source: str
     document: dict[str, Any]
     entities: dict[str, Any]
@@ -48,11 +49,11 @@ def compile_graph(
 ) -> Graph:
     """Return ingest -> extract -> as many branches of enrich -> summarize; `documents` maps source to text."""
 
-    def ingest(state: State) -> State:
+    def ingest(state: State) -> Update:
         source = state["source"]
         return {"document": {"id": source, "source": source, "text": documents[source]}}
 
-    def extract(state: State) -> State:
+    def extract(state: State) -> Update:
         words = state["document"]["text"].split()
         found = {f"entity-{i}": {"text": words[i % len(words)], "mentions": [i, i + 9]} for i in range(branches)}
         return {"entities": found}
@@ -60,15 +61,15 @@ def compile_graph(
     def fan_out(state: State) -> list[Send]:
         return [Send("enrich", {"id": id_, "text": entity["text"]}) for id_, entity in state["entities"].items()]
 
-    def enrich(entity: dict[str, str]) -> State:
+    def enrich(entity: dict[str, str]) -> Update:
         data = {"name": entity["text"], "country": "Norway", "population": 294_029}
         return {"enrichments": {entity["id"]: {"status": "enriched", "data": data, "attempts": 1}}}
 
-    def summarize(state: State) -> State:
+    def summarize(state: State) -> Update:
         return {"summary": {"text": state["document"]["text"][:500], "enriched": len(state["enrichments"])}}
 
     graph = StateGraph(State)
-    steps: tuple[Callable[..., State], ...] = (ingest, extract, enrich, summarize)
+    steps: tuple[Callable[..., Update], ...] = (ingest, extract, enrich, summarize)
     for step in steps:
         action: Any = step if blocking else _asynchronous(step)
         graph.add_node(step.__name__, action)
@@ -80,8 +81,8 @@ def compile_graph(
     return graph.compile(checkpointer=saver, interrupt_before=list(interrupt_before))
 
 
-def _asynchronous(step: Callable[..., State]) -> Callable[..., Awaitable[State]]:
-    async def run(state: Any) -> State:
+def _asynchronous(step: Callable[..., Update]) -> Callable[..., Awaitable[Update]]:
+    async def run(state: Any) -> Update:
         return step(state)
 
     return run
