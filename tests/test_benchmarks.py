@@ -42,8 +42,8 @@ def test_one_pair_that_another_program_spoilt_changes_no_verdict() -> None:
 
 
 def test_equal_measurements_give_equal_bounds() -> None:
-    pairs = noisy(1.0, 25)
-    assert upper_bound(pairs) == upper_bound(list(pairs))
+    pairs = noisy(1.0, 20)
+    assert len({upper_bound(pairs) for _ in range(10)}) == 1
     assert upper_bound([0.25] * 20) == 0.25
 
 
