@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 
 from tests.benchmarks import long_history, whole_database
 from tests.benchmarks.counters import counting_fsyncs
-from tests.benchmarks.fan_out import Household, Sample, Workload, together, worker_closes
+from tests.benchmarks.fan_out import Household, Sample, Workload, together, worker_closes, worker_opens
 from tests.benchmarks.long_history import Seconds, Store
 from tests.benchmarks.prose import prose
 from tests.benchmarks.ratios import Ratio, markdown, percentile, table, turns
@@ -132,6 +132,8 @@ def run_trial(trial: Trial, folder: Path, chance: random.Random) -> list[Round]:
             workers = [stack.enter_context(pool) for pool in pools]
             for worker in workers:
                 stack.callback(_close_in, worker)
+                for saver, store in stores.items():  # one at a time: AsyncSqliteSaver's set-up fails beside another's
+                    worker.submit(worker_opens, saver.name, store).result()
             measure = partial(together, workers)
         rounds = [
             {saver: measure(saver, work, number * 1_000, stores[saver]) for saver in order}

@@ -143,12 +143,19 @@ class Household:
         self._runner.run(self._stack.aclose())
         self._runner.close()
 
-    async def _measure(self, saver: Saver, work: Workload, seed: int, store: Path) -> Sample:
+    def open(self, saver: Saver, store: Path) -> None:
+        """Open the store in this folder."""
+        self._runner.run(self._opened(saver, store))
+
+    async def _opened(self, saver: Saver, store: Path) -> BaseCheckpointSaver[Any] | None:
         if store not in self._open:
             opened = self._open[store] = await self._stack.enter_async_context(saver.open(store))
             if opened is not None:
                 _watch(opened, self._durable, blocking=saver.blocking)
-        opened = self._open[store]
+        return self._open[store]
+
+    async def _measure(self, saver: Saver, work: Workload, seed: int, store: Path) -> Sample:
+        opened = await self._opened(saver, store)
         sources = [f"report-{seed + i}.txt" for i in range(work.runs)]
         documents = {source: prose(work.size, seed + i) for i, source in enumerate(sources)}
         graph = compile_graph(documents, work.branches, opened, blocking=saver.blocking)
@@ -167,15 +174,21 @@ class Household:
 _household: Household | None = None
 
 
-def in_worker(saver: str, work: Workload, seed: int, store: Path) -> Sample:
-    """Do a worker process's share; takes the saver by name, since functions within it cannot be sent to a process."""
+def worker_opens(saver: str, store: Path) -> None:
+    """Open a store in this worker process; takes the saver by name, since a function cannot be sent to a process."""
     global _household
     _household = _household or Household()
+    _household.open(BY_NAME[saver], store)
+
+
+def in_worker(saver: str, work: Workload, seed: int, store: Path) -> Sample:
+    """Do a worker process's share of the workload, on a store that it opened."""
+    assert _household is not None
     return _household.measure(BY_NAME[saver], work, seed, store)
 
 
 def worker_closes() -> None:
-    """Close what `in_worker` opened in this process."""
+    """Close what `worker_opens` opened."""
     if _household is not None:
         _household.close()
 
