@@ -1,0 +1,1 @@
+"""Programs that measure: `python -m tests.benchmarks.<name>`; what they found is in RESULTS.md."""
