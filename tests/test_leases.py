@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,11 @@ from tidegate.store import owner as owners
 from tidegate.store.database import Database
 from tidegate.store.leases import Lease, Leases, check, check_lease, check_lease_in, lease_in, stopping
 from tidegate.store.owner import Owner
+from tidegate.store.postgres import PostgresDatabase
+from tidegate.store.postgres_url import read_url
 from tidegate.store.registry import Registry, ThreadRecord
-from tidegate.store.schema import STORE
+from tidegate.store.schema import SERVER_STORE, STORE
+from tidegate.store.transactions import Connection
 from tidegate.testing import ManualClock
 
 TTL = 30.0
@@ -461,19 +465,26 @@ async def test_a_lease_is_checked_from_another_file_too(database: Database, leas
     assert not (tmp_path / "none.db").exists()
 
 
-async def test_elsewhere_than_in_sqlite_the_row_is_locked_while_it_counts() -> None:
-    statements: list[str] = []
+async def test_in_postgres_whoever_takes_a_lease_over_waits_for_the_write_that_checked_it(postgres_url: str) -> None:
+    database = PostgresDatabase(read_url(postgres_url), SERVER_STORE)
+    try:
+        lease = await Leases(database).acquire("t")
+        checked, done = threading.Event(), threading.Event()
 
-    class Other:
-        def execute(self, sql: str, _: tuple[object, ...]) -> Any:
-            statements.append(sql)
-            return self
+        def write(connection: Connection) -> None:
+            check(connection, lease)
+            checked.set()
+            assert done.wait(10)
 
-        def fetchone(self) -> tuple[int]:
-            return (1,)
-
-    check(Other(), Lease("t", 1))  # type: ignore[arg-type]
-    assert statements[0].endswith("FOR SHARE")
+        writing = asyncio.create_task(database.write(write))
+        await asyncio.to_thread(checked.wait, 10)
+        releasing = asyncio.create_task(Leases(database).release(lease))
+        finished, _ = await asyncio.wait([releasing], timeout=0.2)
+        assert not finished
+        done.set()
+        await asyncio.gather(writing, releasing)
+    finally:
+        await database.close()
 
 
 # who is dead

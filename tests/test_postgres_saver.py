@@ -153,8 +153,8 @@ async def test_bytes_that_cannot_be_read_are_told_as_damage(saver: PostgresSaver
 
 @pytest.fixture
 async def leases(saver: PostgresSaver) -> PostgresSaver:
-    await rows(saver, "CREATE TABLE leases (thread_id TEXT PRIMARY KEY, epoch BIGINT NOT NULL, owner TEXT)")
-    await rows(saver, "INSERT INTO leases VALUES ('t', 7, 'me')")
+    await rows(saver, "CREATE TABLE leases (thread_id TEXT PRIMARY KEY, epoch BIGINT NOT NULL, held BIGINT NOT NULL)")
+    await rows(saver, "INSERT INTO leases VALUES ('t', 7, 1)")
     return saver
 
 
@@ -491,8 +491,10 @@ async def test_a_process_that_hangs_while_it_stores_gives_its_locks_back_and_sto
 
     monkeypatch.setattr(PostgresSaver, "_dump_blobs", hang)
     async with PostgresSaver.open(read_url(postgres_url)) as saver:
-        await rows(saver, "CREATE TABLE leases (thread_id TEXT PRIMARY KEY, epoch BIGINT NOT NULL)")
-        await rows(saver, "INSERT INTO leases VALUES ('t', 7)")
+        await rows(
+            saver, "CREATE TABLE leases (thread_id TEXT PRIMARY KEY, epoch BIGINT NOT NULL, held BIGINT NOT NULL)"
+        )
+        await rows(saver, "INSERT INTO leases VALUES ('t', 7, 1)")
         storing = asyncio.create_task(saver.aput(under(7), checkpoint(value=["x"]), {}, {"value": 1}))
         await asyncio.to_thread(begun.wait)
         async with taking_over(saver):  # which waits for the row that the hanging one has locked

@@ -22,7 +22,7 @@ from tidegate.store.documents import Documents
 from tidegate.store.postgres import PostgresDatabase
 from tidegate.store.postgres_url import PostgresUrl, read_url
 from tidegate.store.registry import Registry, ThreadRecord
-from tidegate.store.schema import STORE
+from tidegate.store.schema import SERVER_STORE
 from tidegate.store.transactions import Connection
 from tidegate.testing import ManualClock
 
@@ -60,7 +60,7 @@ def end_connection(connection: Connection) -> None:
 
 
 async def test_the_registry_and_the_documents_are_kept(postgres_url: str) -> None:
-    database = PostgresDatabase(read_url(postgres_url), STORE, clock=ManualClock(1000.0))
+    database = PostgresDatabase(read_url(postgres_url), SERVER_STORE, clock=ManualClock(1000.0))
     registry, documents = Registry(database), Documents(database)
     first = ThreadRecord(thread_id="a", document_id="d", source="what? 100 %", status="running", next_at=1.5)
     await registry.put(first)
@@ -80,7 +80,7 @@ async def test_the_registry_and_the_documents_are_kept(postgres_url: str) -> Non
 
 @pytest.mark.parametrize("text", ["a\0b", "\ufdd0", "\ufdd00\0\ufdd01", "\0\0", "plain ü 🎈"])
 async def test_text_may_hold_what_postgresql_refuses(text: str, postgres_url: str) -> None:
-    registry = Registry(database := PostgresDatabase(read_url(postgres_url), STORE))
+    registry = Registry(database := PostgresDatabase(read_url(postgres_url), SERVER_STORE))
     await registry.put(ThreadRecord(thread_id=text, document_id="d", source=text, status="running"))
     found = await registry.get(text)
     assert found is not None
@@ -378,7 +378,7 @@ async def test_several_can_open_a_new_schema_at_once(postgres_url: str) -> None:
 
 
 def test_nothing_is_connected_to_before_the_first_use() -> None:
-    asyncio.run(PostgresDatabase(read_url("postgresql://nowhere.invalid/db"), STORE).close())
+    asyncio.run(PostgresDatabase(read_url("postgresql://nowhere.invalid/db"), SERVER_STORE).close())
 
 
 def changed(url: str, **options: str) -> PostgresUrl:
@@ -399,12 +399,12 @@ async def test_what_cannot_be_opened_is_a_setting_to_change(
 ) -> None:
     url = replace(changed(postgres_url, password="sesame", **options), passwords=("sesame",))
     with pytest.raises(SettingsError, match=message) as caught:
-        await PostgresDatabase(url, STORE).open()
+        await PostgresDatabase(url, SERVER_STORE).open()
     assert "sesame" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_an_option_that_libpq_does_not_know_is_named() -> None:
-    database = PostgresDatabase(read_url("postgresql://me:sesame@host/db?colour=red"), STORE)
+    database = PostgresDatabase(read_url("postgresql://me:sesame@host/db?colour=red"), SERVER_STORE)
     with pytest.raises(SettingsError, match=r'cannot read the options of postgresql://host/db: .*"colour"') as caught:
         await database.open()
     assert "sesame" not in "".join(traceback.format_exception(caught.value))
@@ -415,7 +415,7 @@ async def test_a_role_that_may_not_create_the_schema_is_told_what_to_do(postgres
     with psycopg.connect(read_url(postgres_url).conninfo, autocommit=True) as owner:
         owner.execute(f"CREATE ROLE {role}".encode())
         try:
-            database = PostgresDatabase(changed(postgres_url, options=f"-c role={role}"), STORE)
+            database = PostgresDatabase(changed(postgres_url, options=f"-c role={role}"), SERVER_STORE)
             with pytest.raises(SettingsError, match=r"permission denied.*; let this role own the schema test_"):
                 await database.open()
             schema = read_url(postgres_url).schema
@@ -433,6 +433,6 @@ async def test_a_database_that_does_not_store_unicode_is_refused(postgres_url: s
         owner.execute(f"CREATE DATABASE {name} ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0".encode())
         try:
             with pytest.raises(SettingsError, match="stores text as SQL_ASCII; use a database with the encoding UTF8"):
-                await PostgresDatabase(changed(postgres_url, dbname=name), STORE).open()
+                await PostgresDatabase(changed(postgres_url, dbname=name), SERVER_STORE).open()
         finally:
             owner.execute(f"DROP DATABASE {name}".encode())

@@ -21,6 +21,7 @@ from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.errors import CheckpointDamaged, SettingsError
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
+from tidegate.store.leases import Leases
 from tidegate.store.opening import store_at
 from tidegate.store.schema import STORE
 from tidegate.testing import ManualClock
@@ -139,7 +140,8 @@ async def test_a_listing_uses_an_index_and_may_be_read_and_left_while_it_goes_on
 
 
 def test_the_lease_key_is_not_stored(saver: SqliteSaver) -> None:
-    saver.put(at("a", __tidegate_lease={"thread_id": "a", "epoch": 1}), checkpoint(), {"source": "loop"}, {})
+    lease = asyncio.run(Leases(saver.database).acquire("a"))
+    saver.put(at("a", **lease.configurable()), checkpoint(), {"source": "loop"}, {})
     assert get(saver, "a").metadata == {"source": "loop"}
 
 

@@ -46,6 +46,13 @@ _BOUND: Final = "UPDATE leases SET renewed_at = tidegate_now() WHERE thread_id =
 _CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held = 1 " + FOR_SHARE  # noqa: S608 - ours
 
 
+_OWNER: Final = slice(6, None)
+"""Where a row of `_READ` holds the owner."""
+
+_held_here: set[tuple[str, str, int]] = set()
+"""By database, thread and epoch: what this process has acquired and not released."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to run a thread. `epoch` grows with every holder, so that it tells the present one from all before."""
@@ -116,13 +123,18 @@ class Leases:
         def take(connection: Connection) -> Lease | ThreadBusy:
             while True:
                 row = connection.execute(_READ, (thread_id,)).fetchone()
-                if row is not None and (busy := _busy(thread_id, row, owner)) is not None:
+                is_ours = row is not None and Owner(*row[_OWNER]) == owner
+                if is_ours and (self._database.path, thread_id, row[0]) not in _held_here:
+                    pass  # it could not be given back, as while the server was away
+                elif row is not None and (busy := _busy(thread_id, row, owner)) is not None:
                     connection.execute(_BOUND, (thread_id,))
                     return busy
                 values = (owner.host, owner.boot, owner.pid_namespace, owner.pid, owner.started, self._ttl)
                 taken = connection.execute(_TAKE, (thread_id, *values, row[0] if row else 0)).fetchone()
                 if taken is not None:  # else another was faster, as can be where transactions run side by side
-                    return Lease(thread_id, int(taken[0]))
+                    lease = Lease(thread_id, int(taken[0]))
+                    _held_here.add((self._database.path, thread_id, lease.epoch))  # before anybody can see the row
+                    return lease
 
         found = await self._database.write(take)
         if isinstance(found, ThreadBusy):
@@ -148,6 +160,7 @@ class Leases:
         def update(connection: Connection) -> None:
             connection.execute(_RELEASE, (lease.thread_id, lease.epoch))
 
+        _held_here.discard((self._database.path, lease.thread_id, lease.epoch))
         await asyncio.shield(asyncio.wrap_future(self._database.submit(update)))
 
     @asynccontextmanager
