@@ -123,12 +123,11 @@ class Leases:
         def take(connection: Connection) -> Lease | ThreadBusy:
             while True:
                 row = connection.execute(_READ, (thread_id,)).fetchone()
-                is_ours = row is not None and Owner(*row[_OWNER]) == owner
-                if is_ours and (self._database.path, thread_id, row[0]) not in _held_here:
-                    pass  # it could not be given back, as while the server was away
-                elif row is not None and (busy := _busy(thread_id, row, owner)) is not None:
-                    connection.execute(_BOUND, (thread_id,))
-                    return busy
+                if row is not None and not self._was_not_given_back(thread_id, row, owner):
+                    busy = _busy(thread_id, row, owner)
+                    if busy is not None:
+                        connection.execute(_BOUND, (thread_id,))
+                        return busy
                 values = (owner.host, owner.boot, owner.pid_namespace, owner.pid, owner.started, self._ttl)
                 taken = connection.execute(_TAKE, (thread_id, *values, row[0] if row else 0)).fetchone()
                 if taken is not None:  # else another was faster, as can be where transactions run side by side
@@ -140,6 +139,10 @@ class Leases:
         if isinstance(found, ThreadBusy):
             raise found
         return found
+
+    def _was_not_given_back(self, thread_id: str, row: tuple[Any, ...], owner: Owner) -> bool:
+        """Whether it is this process's own, and could not be released: the server was away."""
+        return Owner(*row[_OWNER]) == owner and (self._database.path, thread_id, row[0]) not in _held_here
 
     async def renew(self, lease: Lease) -> None:
         """Begin the TTL anew.

@@ -1,0 +1,232 @@
+"""Looking after threads: what there is, what ails it, and how to be rid of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast, runtime_checkable
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from tidegate.errors import (
+    CheckpointDamaged,
+    DocumentNotFound,
+    IncompatibleThread,
+    SettingsError,
+    ThreadError,
+    ThreadNotFound,
+)
+from tidegate.graph.execution import Executions
+from tidegate.resilience.journal import Journal
+from tidegate.store.database import Database
+from tidegate.store.documents import Documents
+from tidegate.store.leases import Leases
+from tidegate.store.registry import Registry, ThreadRecord
+from tidegate.store.transactions import Store
+
+_FINISHED = frozenset({"complete", "degraded"})
+
+
+@runtime_checkable
+class Retaining(Protocol):
+    """A saver that can keep a part of each thread's checkpoints."""
+
+    async def akeep_last(self, count: int, /) -> None:
+        """Keep this many of each thread."""
+        ...
+
+    async def aprune_older_than(self, seconds: float, /) -> None:
+        """Keep those that are no older."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Whether this code can resume a thread; `problem` says why not, and is empty if it can."""
+
+    thread_id: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A thread that is not finished, or the store itself: what is the matter, and the `command` that helps.
+
+    `running`: under a lease, now. `waiting`: for a circuit. `failed`: with an error. `interrupted`: its process ended, or
+    was killed. `lagging`: finished, and the list of threads does not know. `incompatible`, `damaged`: cannot go on.
+    """
+
+    thread_id: str
+    state: Literal["running", "waiting", "failed", "interrupted", "lagging", "incompatible", "damaged"]
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """What was removed with a document: its SHA-256, the IDs of its threads, and how many journaled calls."""
+
+    document_id: str
+    threads: tuple[str, ...]
+    calls: int
+
+
+class Upkeep:
+    """Works on the threads of one store. What changes a thread takes its lease first."""
+
+    def __init__(
+        self,
+        saver: BaseCheckpointSaver[Any],
+        executions: Executions,
+        *,
+        store: Store,
+        registry: Registry,
+        documents: Documents,
+        leases: Leases,
+        journal: Journal,
+    ) -> None:
+        self._saver = saver
+        self._executions = executions
+        self._store = store
+        self._registry = registry
+        self._documents = documents
+        self._leases = leases
+        self._journal = journal
+
+    async def delete(self, thread_id: str) -> None:
+        """Delete a thread: its checkpoints and its place in the list. Its document and its answers stay.
+
+        Raises:
+            ThreadNotFound: there is none.
+            ThreadBusy: it is being run.
+        """
+        await self._existing(thread_id)
+        async with self._leases.hold(thread_id):
+            await self._saver.adelete_thread(thread_id)
+            await self._registry.delete(thread_id)
+
+    async def copy(self, thread_id: str, to: str) -> None:
+        """Copy a thread, its history included, to an ID that has none.
+
+        Raises:
+            ThreadNotFound: there is no such thread.
+            ThreadError: there is one under the other ID.
+            ThreadBusy: one of them is being run.
+        """
+        record = await self._existing(thread_id)
+        if await self._registry.get(to) is not None:
+            raise ThreadError(to, "exists already; choose another ID for the copy, or delete it first")
+        async with self._leases.hold(thread_id), self._leases.hold(to):
+            await self._saver.acopy_thread(thread_id, to)
+            await self._registry.put(record.renamed(to))
+
+    async def prune(self, *, keep_last: int | None = None, older_than: float | None = None) -> None:
+        """Remove checkpoints of all threads: all but the newest `keep_last`, or those `older_than` so many seconds.
+
+        The newest of each thread and what was published by each revision stay.
+
+        Raises:
+            SettingsError: the checkpoints of this store cannot be pruned so.
+        """
+        if not isinstance(self._saver, Retaining):
+            raise SettingsError("JSON files and memory keep whole threads; `tidegate delete` removes one")
+        if keep_last is not None:
+            await self._saver.akeep_last(keep_last)
+        if older_than is not None:
+            await self._saver.aprune_older_than(older_than)
+
+    async def forget(self, document: str) -> Forgotten:
+        """Remove a document and all that was made of it: threads, answers that were recorded for them, raw bytes.
+
+        `document` is its SHA-256 or the beginning of that (8 digits at least), or its source as threads name it.
+
+        Raises:
+            DocumentNotFound: there is none, or there are several.
+            ThreadBusy: one of its threads is being run.
+        """
+        records = await self._registry.of_document(document)
+        found = sorted({record.document_id for record in records})
+        if len(found) != 1:
+            raise DocumentNotFound(document, found)
+        ids = tuple(record.thread_id for record in await self._registry.of_document(found[0]))
+        for thread_id in ids:
+            await self.delete(thread_id)
+        calls = await self._journal.forget(ids)
+        await self._documents.delete(found[0])
+        return Forgotten(document_id=found[0], threads=ids, calls=calls)
+
+    async def check_threads(self) -> list[Checked]:
+        """Say of every thread whether this code can resume it: for use before a deploy."""
+        return [
+            Checked(thread_id=record.thread_id, problem=await self._problem(record.thread_id))
+            for record in await self._registry.threads(limit=None)
+        ]
+
+    async def _problem(self, thread_id: str) -> str:
+        try:
+            await self._executions.inspect(thread_id)
+        except (IncompatibleThread, CheckpointDamaged) as error:
+            return error.problem
+        return ""
+
+    async def diagnose(self) -> list[Finding]:
+        """Return what is not finished and why, the longest untouched first."""
+        records = await self._registry.threads(limit=None)
+        unfinished = [record for record in reversed(records) if record.status not in _FINISHED]
+        return [await self._finding(record.thread_id) for record in unfinished]
+
+    async def _finding(self, thread_id: str) -> Finding:
+        resume = f"tidegate resume {thread_id}"
+        if (busy := await self._leases.holder(thread_id)) is not None:
+            return Finding(thread_id=thread_id, state="running", reason=busy.problem, command="")
+        try:
+            result = await self._executions.inspect(thread_id)
+        except IncompatibleThread as error:
+            return Finding(thread_id=thread_id, state="incompatible", reason=error.problem, command="")
+        except CheckpointDamaged as error:
+            command = f"tidegate delete {thread_id}"
+            return Finding(thread_id=thread_id, state="damaged", reason=error.problem, command=command)
+        if result.status in _FINISHED:
+            reason = f"{result.status}, and the list of threads does not know yet"
+            return Finding(thread_id=thread_id, state="lagging", reason=reason, command=resume)
+        where = f"before {', '.join(dict.fromkeys(result.next))}" if result.next else "before its first step"
+        orphans = await self._orphans(thread_id)
+        fork = f"; {orphans} of its checkpoints are a fork that led nowhere" if orphans else ""
+        if result.status == "waiting":
+            when = f", to be tried in {result.retry_in:.0f} s" if result.retry_in else ", to be tried now"
+            return Finding(thread_id=thread_id, state="waiting", reason=f"{result.reason}{when}{fork}", command=resume)
+        if result.reason:
+            return Finding(
+                thread_id=thread_id, state="failed", reason=f"{where}: {result.reason}{fork}", command=resume
+            )
+        reason = f"its process ended {where}{fork}"
+        return Finding(thread_id=thread_id, state="interrupted", reason=reason, command=resume)
+
+    async def _orphans(self, thread_id: str) -> int:
+        """Count the checkpoints that the newest is not built on: two processes ran the thread without a lease."""
+        parents: dict[str, str | None] = {}
+        async for each in self._saver.alist({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}):
+            above = each.parent_config and each.parent_config.get("configurable", {}).get("checkpoint_id")
+            parents[each.checkpoint["id"]] = cast("str | None", above)
+        at, count = max(parents, default=None), 0
+        while at in parents:
+            at, count = parents[at], count + 1
+        return len(parents) - count
+
+    async def damage(self) -> list[str]:
+        """Check the store's file, and return what is wrong with it; nothing is checked of a server's database."""
+        if not isinstance(self._store, Database):
+            return []
+        return await self._store.read(_integrity)
+
+    async def _existing(self, thread_id: str) -> ThreadRecord:
+        record = await self._registry.get(thread_id)
+        if record is None:
+            raise ThreadNotFound(thread_id, "does not exist; `tidegate threads` lists those that do")
+        return record
+
+
+def _integrity(connection: Any) -> list[str]:
+    found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
+    broken: Sequence[Any] = connection.execute("PRAGMA foreign_key_check").fetchall()
+    return [*found, *(f"a row of {row[0]} names one of {row[2]} that is gone" for row in broken[:20])]
