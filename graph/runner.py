@@ -21,6 +21,7 @@ from tidegate.graph.execution import Executions, default_thread_id
 from tidegate.graph.home import Home
 from tidegate.graph.pipeline import build_graph
 from tidegate.graph.result import Event, HistoryEntry, Result
+from tidegate.graph.upkeep import Checked, Finding, Forgotten, Upkeep
 from tidegate.graph.wiring import Source, Wired, wire
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
@@ -49,6 +50,15 @@ class Pipeline:
         self.graph = build_graph(wired.services, settings).compile(checkpointer=checkpointer, name="tidegate")
         self._wired = wired
         self._executions = Executions(self.graph, wired.services, wired.registry, wired.leases)
+        self._upkeep = Upkeep(
+            checkpointer,
+            self._executions,
+            store=wired.store,
+            registry=wired.registry,
+            documents=wired.documents,
+            leases=wired.leases,
+            journal=wired.journal,
+        )
         self._home = Home()
 
     @classmethod
@@ -191,6 +201,58 @@ class Pipeline:
     async def threads(self, *, status: ThreadStatus | None = None, limit: int = 100) -> list[ThreadRecord]:
         """Return the threads in the registry, the most recently updated first."""
         return await self._home.run(self._wired.registry.threads(status=status, limit=limit))
+
+    async def delete(self, thread_id: str) -> None:
+        """Delete a thread: its checkpoints and its place in the list. Its document and its answers stay.
+
+        Raises:
+            ThreadNotFound: there is none.
+            ThreadBusy: it is being run.
+        """
+        await self._home.run(self._upkeep.delete(thread_id))
+
+    async def copy(self, thread_id: str, to: str) -> None:
+        """Copy a thread, its history included, to an ID that has none.
+
+        Raises:
+            ThreadNotFound: there is no such thread.
+            ThreadError: there is one under the other ID.
+            ThreadBusy: one of them is being run.
+        """
+        await self._home.run(self._upkeep.copy(thread_id, to))
+
+    async def prune(self, *, keep_last: int | None = None, older_than: float | None = None) -> None:
+        """Remove checkpoints of all threads: all but the newest `keep_last`, or those `older_than` so many seconds.
+
+        The newest of each thread and what was published by each revision stay.
+
+        Raises:
+            SettingsError: the checkpoints of this store cannot be pruned so.
+        """
+        await self._home.run(self._upkeep.prune(keep_last=keep_last, older_than=older_than))
+
+    async def forget(self, document: str) -> Forgotten:
+        """Remove a document and all that was made of it: threads, answers that were recorded for them, raw bytes.
+
+        `document` is its SHA-256 or the beginning of that (8 digits at least), or its source as threads name it.
+
+        Raises:
+            DocumentNotFound: there is none, or there are several.
+            ThreadBusy: one of its threads is being run.
+        """
+        return await self._home.run(self._upkeep.forget(document))
+
+    async def check_threads(self) -> list[Checked]:
+        """Say of every thread whether this code can resume it: for use before a deploy."""
+        return await self._home.run(self._upkeep.check_threads())
+
+    async def diagnose(self) -> list[Finding]:
+        """Return the threads that are not finished, why, and what helps, the longest untouched first."""
+        return await self._home.run(self._upkeep.diagnose())
+
+    async def damage(self) -> list[str]:
+        """Check the store's file, and return what is wrong with it; nothing is checked of a server's database."""
+        return await self._home.run(self._upkeep.damage())
 
     async def circuits(self) -> list[CircuitReport]:
         """Return every circuit: those of the services in use, and those that ever failed here."""

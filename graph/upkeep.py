@@ -52,8 +52,8 @@ class Checked:
 class Finding:
     """A thread that is not finished, or the store itself: what is the matter, and the `command` that helps.
 
-    `running`: under a lease, now. `waiting`: for a circuit. `failed`: with an error. `interrupted`: its process ended, or
-    was killed. `lagging`: finished, and the list of threads does not know. `incompatible`, `damaged`: cannot go on.
+    `running`: under a lease, now. `waiting`: for a circuit. `failed`: with an error. `interrupted`: its process ended,
+    or was killed. `lagging`: finished, and the list of threads does not know. `incompatible`, `damaged`: cannot go on.
     """
 
     thread_id: str

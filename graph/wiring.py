@@ -49,6 +49,7 @@ class Wired:
     documents: Documents
     registry: Registry
     leases: Leases
+    journal: Journal
     circuits: Circuits
     store: Store
     live: Database
@@ -124,6 +125,7 @@ def connect(
         documents=Documents(store),
         registry=Registry(store),
         leases=leases,
+        journal=journal,
         circuits=circuits,
         store=store,
         live=live,

@@ -18,6 +18,7 @@ TidegateError
 │   ├── CheckpointDamaged         its stored state cannot be read
 │   ├── ThreadBusy                another process runs it: wait
 │   └── LeaseLost                 another process took it over; this one stopped
+├── DocumentNotFound            name a document that there is
 ├── StoreError                  look at the disk, or at the file that things are kept in
 │   └── StoreDamaged              restore the file from a copy
 ├── StoreUnavailable            bring the database back, then resume
@@ -36,6 +37,7 @@ TidegateError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -148,6 +150,20 @@ class StoreError(TidegateError):
 
 class StoreDamaged(StoreError):
     """A part of a database cannot be read; the rest of it can."""
+
+
+class DocumentNotFound(TidegateError):
+    """No document is known by this name, or several are; `found` are their SHA-256."""
+
+    def __init__(self, name: str, found: Sequence[str]) -> None:
+        """Name what was asked for."""
+        which = f"{len(found)} documents: {', '.join(each[:12] for each in found[:5])}" if found else "no document"
+        super().__init__(f"{name!r} names {which}; `tidegate threads --json` shows the document_id of each thread")
+        self.name = name
+        self.found = tuple(found)
+
+    def __reduce__(self) -> tuple[type[DocumentNotFound], tuple[str, Sequence[str]]]:
+        return type(self), (self.name, self.found)
 
 
 class ThreadBusy(ThreadError):

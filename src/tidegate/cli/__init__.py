@@ -49,7 +49,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback(
     epilog="Exit codes: 0 done, 1 unexpected error, 2 usage or settings, 3 degraded (--fail-on-degraded), "
     "4 waiting for a circuit, 5 a service failed (policy fail), 6-9 thread, 10-16 document, "
-    "17 thread busy, 18 lease lost, 19 store unavailable, 130 interrupted."
+    "17 thread busy, 18 lease lost, 19 store unavailable, 20 doctor found something, 130 interrupted."
 )
 def _options(
     version: Annotated[
@@ -143,6 +143,84 @@ def show(
 
     options = _options_given(checkpoints=checkpoints)
     inspection.show(options, thread_id, history=history, text=text, as_json=as_json)
+
+
+@app.command()
+def history(thread_id: ThreadId, checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
+    """List a thread's checkpoints: what ran, where it went, and why."""
+    from tidegate.cli import inspection
+
+    inspection.history(_options_given(checkpoints=checkpoints), thread_id, as_json=as_json)
+
+
+@app.command()
+def doctor(checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
+    """Say what is not finished, why, and what helps; check the store's file. Exits with 20 if there is anything."""
+    from tidegate.cli import upkeep
+
+    upkeep.doctor(_options_given(checkpoints=checkpoints), as_json=as_json)
+
+
+@app.command("check-threads")
+def check_threads(checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
+    """Say of every thread whether this version can resume it, before a deploy. Exits with 8 if it cannot one."""
+    from tidegate.cli import upkeep
+
+    upkeep.check_threads(_options_given(checkpoints=checkpoints), as_json=as_json)
+
+
+@app.command()
+def delete(thread_id: ThreadId, checkpoints: Checkpoints = None) -> None:
+    """Delete a thread. Its document stays: see forget."""
+    from tidegate.cli import upkeep
+
+    upkeep.delete(_options_given(checkpoints=checkpoints), thread_id)
+
+
+@app.command()
+def copy(
+    thread_id: ThreadId,
+    to: Annotated[str, typer.Argument(help="The ID of the copy.", metavar="COPY")],
+    checkpoints: Checkpoints = None,
+) -> None:
+    """Copy a thread, its history included."""
+    from tidegate.cli import upkeep
+
+    upkeep.copy(_options_given(checkpoints=checkpoints), thread_id, to)
+
+
+@app.command()
+def prune(
+    keep_last: Annotated[int | None, typer.Option(min=1, help="Keep so many checkpoints of each thread.")] = None,
+    older_than: Annotated[float | None, typer.Option(min=0, help="Remove those older than so many days.")] = None,
+    checkpoints: Checkpoints = None,
+) -> None:
+    """Remove old checkpoints; the newest of each thread and what was published stay."""
+    from tidegate.cli import upkeep
+
+    upkeep.prune(_options_given(checkpoints=checkpoints), keep_last, older_than)
+
+
+@app.command()
+def forget(
+    document: Annotated[str, typer.Argument(help="Its SHA-256, the first 8 digits or more, or its source.")],
+    checkpoints: Checkpoints = None,
+) -> None:
+    """Remove a document and all that was made of it."""
+    from tidegate.cli import upkeep
+
+    upkeep.forget(_options_given(checkpoints=checkpoints), document)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(help="A database of langgraph-checkpoint-sqlite.")],
+    checkpoints: Checkpoints = None,
+) -> None:
+    """Take over the threads of another LangGraph app's SQLite file."""
+    from tidegate.cli import upkeep
+
+    upkeep.import_(_options_given(checkpoints=checkpoints), file)
 
 
 @app.command()

@@ -9,12 +9,14 @@ UNEXPECTED = 1
 USAGE = 2
 DEGRADED = 3
 WAITING = 4
+FOUND = 20
 INTERRUPTED = 130
 
 EXIT_CODES: dict[type[errors.TidegateError], int] = {
     errors.SettingsError: USAGE,
     errors.ServiceError: 5,
     errors.ThreadNotFound: 6,
+    errors.DocumentNotFound: 6,
     errors.DocumentMismatch: 7,
     errors.IncompatibleThread: 8,
     errors.CheckpointDamaged: 9,
@@ -32,7 +34,7 @@ EXIT_CODES: dict[type[errors.TidegateError], int] = {
     errors.StoreDamaged: 9,
 }
 """Codes of errors, which hold for subclasses too. Besides: 0 done, 1 unexpected error, 2 usage or settings,
-3 degraded under `--fail-on-degraded`, 4 waiting for a circuit, 130 interrupted."""
+3 degraded under `--fail-on-degraded`, 4 waiting for a circuit, 20 doctor found something, 130 interrupted."""
 
 
 def exit_code(error: errors.TidegateError) -> int:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import typer
 
 from tidegate.cli.existing import existing
-from tidegate.cli.text import result_text, table
+from tidegate.cli.text import print_json, result_text, table
 from tidegate.errors import SettingsError
 from tidegate.graph import drawing
+from tidegate.graph.result import HistoryEntry
 from tidegate.graph.runner import Pipeline
 from tidegate.settings import Settings, in_force
 from tidegate.store.registry import ThreadStatus
@@ -31,7 +31,7 @@ def threads(options: Mapping[str, str], status: ThreadStatus | None, limit: int,
         async with Pipeline.open(existing(options)) as pipeline:
             records = await pipeline.threads(status=status, limit=limit)
         if as_json:
-            _print_json([asdict(record) for record in records])
+            print_json([asdict(record) for record in records])
             return
         rows = [
             (
@@ -62,12 +62,22 @@ def show(options: Mapping[str, str], thread_id: str, *, history: bool, text: boo
             typer.echo(result.document.text if result.document else "", nl=False)
             return
         if as_json:
-            _print_json(result.to_dict() | ({"history": [asdict(entry) for entry in entries]} if history else {}))
+            print_json(result.to_dict() | ({"history": [asdict(entry) for entry in entries]} if history else {}))
             return
         typer.echo(result_text(result, options))
         if history:
-            rows = [(entry.at[:23], _steps(entry.ran), _steps(entry.next), entry.reason) for entry in entries]
-            typer.echo("\n" + table(rows, ("WRITTEN (UTC)", "AFTER", "NEXT", "BECAUSE")))
+            typer.echo(f"\n{_history(entries)}")
+
+    asyncio.run(work())
+
+
+def history(options: Mapping[str, str], thread_id: str, *, as_json: bool) -> None:
+    """Print the checkpoints of one thread."""
+
+    async def work() -> None:
+        async with Pipeline.open(existing(options)) as pipeline:
+            entries = await pipeline.history(thread_id)
+        print_json([asdict(entry) for entry in entries]) if as_json else typer.echo(_history(entries))
 
     asyncio.run(work())
 
@@ -100,7 +110,7 @@ def circuits(options: Mapping[str, str], *, as_json: bool) -> None:
         async with Pipeline.open(existing(options)) as pipeline:
             reports = await pipeline.circuits()
         if as_json:
-            _print_json([asdict(report) for report in reports])
+            print_json([asdict(report) for report in reports])
             return
         rows = [
             (
@@ -122,11 +132,16 @@ def settings(options: Mapping[str, str], *, as_json: bool) -> None:
     """Print every setting."""
     rows = in_force(Settings.read(**options), **options)
     if as_json:
-        _print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
         return
     typer.echo(
         table([(row.name, row.value, row.set_by, row.description) for row in rows], ("SETTING", "VALUE", "FROM", ""))
     )
+
+
+def _history(entries: Sequence[HistoryEntry]) -> str:
+    rows = [(entry.at[:23], _steps(entry.ran), _steps(entry.next), entry.reason) for entry in entries]
+    return table(rows, ("WRITTEN (UTC)", "AFTER", "NEXT", "BECAUSE"))
 
 
 def _steps(names: Sequence[str]) -> str:
@@ -135,7 +150,3 @@ def _steps(names: Sequence[str]) -> str:
 
 def _time(seconds: float | None) -> str:
     return "-" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))

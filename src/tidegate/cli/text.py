@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import typer
 
 from tidegate.graph.result import Result
 from tidegate.state import Enrichment, Entity, Sentence
@@ -40,6 +43,11 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def print_json(value: Any) -> None:
+    """Print for machines."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def printable(text: str) -> str:

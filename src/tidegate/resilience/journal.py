@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Self, TypeAlias
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -45,6 +45,7 @@ _ANSWER: Final = """
 """
 _WITHDRAW: Final = "DELETE FROM calls WHERE cache_key = ? AND idempotency_key = ? AND answered_at IS NULL"
 _FORGET: Final = "DELETE FROM calls WHERE cache_key = ? AND answered_at IS NOT NULL"
+_FORGET_THREAD: Final = "DELETE FROM calls WHERE thread_id = ?"
 _PRUNE: Final = "DELETE FROM calls WHERE answered_at < tidegate_now() - ?"
 
 
@@ -175,6 +176,14 @@ class Journal:
             raise OutcomeUnknown(call.service, problem, attempts=1)
         known = await reconcile(intent.idempotency_key)
         return None if known is None else Answer(known, 0)
+
+    async def forget(self, thread_ids: Sequence[str]) -> int:
+        """Delete the calls that these threads were the last to make, and return how many there were."""
+
+        def delete(connection: Connection) -> int:
+            return sum(connection.execute(_FORGET_THREAD, (thread_id,)).rowcount for thread_id in thread_ids)
+
+        return await self._database.write(delete)
 
     async def confirm(self) -> None:
         """Make sure, before each request, that the execution around the caller still holds its lease.

@@ -29,6 +29,14 @@ class Documents:
         await self._database.write(insert)
         return sha256
 
+    async def delete(self, sha256: str) -> None:
+        """Remove the bytes."""
+
+        def delete(connection: Connection) -> None:
+            connection.execute("DELETE FROM documents WHERE sha256 = ?", (sha256,))
+
+        await self._database.write(delete)
+
     async def get(self, sha256: str) -> bytes:
         """Return the bytes.
 

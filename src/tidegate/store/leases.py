@@ -144,6 +144,16 @@ class Leases:
         """Whether it is this process's own, and could not be released: the server was away."""
         return Owner(*row[_OWNER]) == owner and (self._database.path, thread_id, row[0]) not in _held_here
 
+    async def holder(self, thread_id: str) -> ThreadBusy | None:
+        """Return what `acquire` would raise now: who runs the thread, None if nobody does."""
+        owner = self._owner or Owner.current()
+
+        def look(connection: Connection) -> ThreadBusy | None:
+            row = connection.execute(_READ, (thread_id,)).fetchone()
+            return None if row is None else _busy(thread_id, row, owner)
+
+        return await self._database.read(look)
+
     async def renew(self, lease: Lease) -> None:
         """Begin the TTL anew.
 

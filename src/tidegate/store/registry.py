@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+import re
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Literal, TypeAlias
 
 from tidegate.store.leases import Lease, check
@@ -29,9 +30,16 @@ class ThreadRecord:
     error: str | None = None
     updated_at: float = 0.0
 
+    def renamed(self, thread_id: str) -> ThreadRecord:
+        """Return the same under another thread ID."""
+        return replace(self, thread_id=thread_id)
+
 
 _COLUMNS = ", ".join(field.name for field in fields(ThreadRecord))
 _UPDATES = ", ".join(f"{field.name} = excluded.{field.name}" for field in fields(ThreadRecord)[1:])
+
+
+_DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
 
 class Registry:
@@ -65,11 +73,26 @@ class Registry:
         rows = await self._select("WHERE thread_id = ?", (thread_id,))
         return rows[0] if rows else None
 
-    async def threads(self, *, status: ThreadStatus | None = None, limit: int = 100) -> list[ThreadRecord]:
-        """Return threads, the most recently updated first."""
-        if status is None:
-            return await self._select("ORDER BY updated_at DESC, thread_id LIMIT ?", (limit,))
-        return await self._select("WHERE status = ? ORDER BY updated_at DESC, thread_id LIMIT ?", (status, limit))
+    async def delete(self, thread_id: str) -> None:
+        """Remove one thread's record."""
+
+        def delete(connection: Connection) -> None:
+            connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread_id,))
+
+        await self._database.write(delete)
+
+    async def threads(self, *, status: ThreadStatus | None = None, limit: int | None = 100) -> list[ThreadRecord]:
+        """Return threads, the most recently updated first; all of them without a `limit`."""
+        where, values = ("", ()) if status is None else ("WHERE status = ? ", (status,))
+        if limit is None:
+            return await self._select(f"{where}ORDER BY updated_at DESC, thread_id", values)
+        return await self._select(f"{where}ORDER BY updated_at DESC, thread_id LIMIT ?", (*values, limit))
+
+    async def of_document(self, name: str) -> list[ThreadRecord]:
+        """Return the threads of the documents with this SHA-256, its first 8 digits or more, or this source."""
+        if _DIGEST.fullmatch(name):
+            return await self._select("WHERE document_id >= ? AND document_id <= ?", (name, name + "g"))
+        return await self._select("WHERE source = ?", (name,))
 
     async def _select(self, clause: str, values: tuple[object, ...]) -> list[ThreadRecord]:
         def select(connection: Connection) -> list[ThreadRecord]:

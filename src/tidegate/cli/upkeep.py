@@ -1,0 +1,102 @@
+"""`doctor`, `check-threads`, `delete`, `copy`, `prune`, `forget` and `import`: looking after what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+
+from tidegate.checkpointers import open_checkpointer
+from tidegate.cli.existing import existing
+from tidegate.cli.exit_codes import FOUND, exit_code
+from tidegate.cli.text import print_json, table
+from tidegate.errors import IncompatibleThread, SettingsError
+from tidegate.graph.runner import Pipeline
+from tidegate.settings import Settings
+
+_Result = TypeVar("_Result")
+_DAY = 86400.0
+
+
+def doctor(options: Mapping[str, str], *, as_json: bool) -> None:
+    """Print what is not finished and what is damaged."""
+
+    async def look(pipeline: Pipeline) -> tuple[list[str], list[dict[str, str]]]:
+        return await pipeline.damage(), [asdict(finding) for finding in await pipeline.diagnose()]
+
+    damage, findings = _with_pipeline(options, look)
+    if as_json:
+        print_json({"damage": damage, "threads": findings})
+    else:
+        for problem in damage:
+            typer.echo(f"damaged: {problem}; restore the file from a copy")
+        rows = [(each["thread_id"], each["state"], each["command"] or "-", each["reason"]) for each in findings]
+        typer.echo(table(rows, ("THREAD", "STATE", "HELPS", "WHY")) if rows else "every thread is finished")
+    if damage or findings:
+        raise typer.Exit(FOUND)
+
+
+def check_threads(options: Mapping[str, str], *, as_json: bool) -> None:
+    """Print for each thread whether it can be resumed."""
+    checked = _with_pipeline(options, Pipeline.check_threads)
+    if as_json:
+        print_json([asdict(each) for each in checked])
+    else:
+        rows = [(each.thread_id, each.problem or "can be resumed") for each in checked]
+        typer.echo(table(rows, ("THREAD", "")) if rows else "no threads")
+    if any(each.problem for each in checked):
+        raise typer.Exit(exit_code(IncompatibleThread("", "")))
+
+
+def delete(options: Mapping[str, str], thread_id: str) -> None:
+    """Delete one thread."""
+    _with_pipeline(options, lambda pipeline: pipeline.delete(thread_id))
+    typer.echo(f"deleted thread {thread_id}")
+
+
+def copy(options: Mapping[str, str], thread_id: str, to: str) -> None:
+    """Copy one thread."""
+    _with_pipeline(options, lambda pipeline: pipeline.copy(thread_id, to))
+    typer.echo(f"copied thread {thread_id} to {to}")
+
+
+def prune(options: Mapping[str, str], keep_last: int | None, older_than: float | None) -> None:
+    """Remove old checkpoints."""
+    if keep_last is None and older_than is None:
+        raise SettingsError("say what to keep: --keep-last N, or --older-than DAYS to remove")
+    seconds = None if older_than is None else older_than * _DAY
+    _with_pipeline(options, lambda pipeline: pipeline.prune(keep_last=keep_last, older_than=seconds))
+    typer.echo("pruned")
+
+
+def forget(options: Mapping[str, str], document: str) -> None:
+    """Remove a document with its threads and answers."""
+    forgotten = _with_pipeline(options, lambda pipeline: pipeline.forget(document))
+    threads = ", ".join(forgotten.threads)
+    typer.echo(f"forgot document {forgotten.document_id[:12]}, {forgotten.calls} calls, and threads {threads}")
+
+
+def import_(options: Mapping[str, str], file: str) -> None:
+    """Take over another file's checkpoints."""
+
+    async def work() -> int:
+        async with open_checkpointer(Settings.read(**options).checkpoints) as saver:
+            take_over = getattr(saver, "aimport_from", None)
+            if take_over is None:
+                raise SettingsError("threads are taken over into SQLite; name one with --checkpoints sqlite:///FILE")
+            count: int = await take_over(Path(file))
+            return count
+
+    typer.echo(f"took over {asyncio.run(work())} checkpoints")
+
+
+def _with_pipeline(options: Mapping[str, str], use: Callable[[Pipeline], Awaitable[_Result]]) -> _Result:
+    async def work() -> _Result:
+        async with Pipeline.open(existing(options)) as pipeline:
+            return await use(pipeline)
+
+    return asyncio.run(work())
