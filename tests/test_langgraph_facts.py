@@ -235,7 +235,8 @@ def test_03_no_durability_protects_a_branch_that_finished_before_a_kill(tmp_path
     assert ran["sync first"] == 1  # its checkpoint was waited for
     for durability in ("sync", "async"):
         again = [number for number in range(99) if ran[f"{durability} branch {number}"] > 1]
-        assert len(again) >= 66
+        # Under `async` the first checkpoint may not be there yet, so that all is lost.
+        assert len(again) >= 66 or (durability == "async" and ran["async nothing to resume"])
 
 
 async def test_04_nothing_keeps_two_executions_of_a_thread_apart() -> None:

@@ -1,0 +1,238 @@
+"""Looking after threads: what the commands and `Pipeline` do to what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from tests.checkpoints import checkpoint
+from tests.servers.enrichment import EnrichmentServer
+from tidegate import Pipeline, Settings, errors
+from tidegate.cli import main
+from tidegate.settings import EnrichmentSettings
+from tidegate.store.leases import Leases
+from tidegate.store.opening import store_at
+
+TEXT = "They sailed from Alta to Bergen, and from there to Cork."
+
+
+@pytest.fixture(params=["sqlite:///{}/tidegate.db", "file:///{}/kept"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    return Settings(checkpoints=request.param.format(tmp_path), recogniser="rules")
+
+
+@pytest.fixture
+async def pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
+    async with Pipeline.open(settings) as opened:
+        yield opened
+
+
+async def test_a_deleted_thread_is_gone_and_others_stay(pipeline: Pipeline) -> None:
+    await pipeline.run(text=TEXT, thread_id="a")
+    await pipeline.run(text=TEXT, thread_id="b")
+    await pipeline.delete("a")
+    for look in (pipeline.inspect("a"), pipeline.resume("a"), pipeline.delete("a")):
+        with pytest.raises(errors.ThreadNotFound):
+            await look
+    assert [record.thread_id for record in await pipeline.threads()] == ["b"]
+    assert (await pipeline.inspect("b")).status == "complete"
+    again = await pipeline.run(text=TEXT, thread_id="a")
+    assert (again.status, again.revision) == ("complete", 1)
+
+
+async def test_a_copy_holds_what_the_thread_held_and_goes_its_own_way(pipeline: Pipeline) -> None:
+    original = await pipeline.run(text=TEXT, thread_id="a")
+    await pipeline.copy("a", "b")
+    copied = await pipeline.inspect("b")
+    assert copied.to_dict() | {"thread_id": "a"} == original.to_dict()
+    assert len(await pipeline.history("b")) == len(await pipeline.history("a"))
+    with pytest.raises(errors.ThreadError, match="exists already"):
+        await pipeline.copy("a", "b")
+    await pipeline.delete("a")
+    assert (await pipeline.resume("b")).status == "complete"
+
+
+async def test_a_forgotten_document_takes_threads_answers_and_bytes_with_it(tmp_path: Path) -> None:
+    with EnrichmentServer() as server:
+        api = EnrichmentSettings(adapter="http", url=server.url, types=("LOC",))
+        settings = Settings(checkpoints=f"sqlite:///{tmp_path}/t.db", recogniser="rules", enrichment=api)
+        async with Pipeline.open(settings) as pipeline:
+            one = await pipeline.run(text=TEXT, name="secret.txt", thread_id="a")
+            await pipeline.run(text=TEXT, name="secret.txt", thread_id="b")
+            await pipeline.run(text="They came to Dover.", name="other.txt", thread_id="c")
+            assert one.document is not None
+            forgotten = await pipeline.forget("secret.txt")
+            assert (forgotten.document_id, set(forgotten.threads)) == (one.document.id, {"a", "b"})
+            assert forgotten.calls == len({entity.text for entity in one.entities if entity.type == "LOC"}) > 0
+            with pytest.raises(errors.DocumentNotFound, match="no document"):
+                await pipeline.forget(one.document.id[:8])
+            assert [record.thread_id for record in await pipeline.threads()] == ["c"]
+            assert await pipeline.damage() == []
+    with sqlite3.connect(tmp_path / "t.db") as connection:
+        documents = connection.execute("SELECT count(*) FROM documents").fetchone()[0]
+        answers = connection.execute("SELECT count(*) FROM calls WHERE answer LIKE '%Cork%'").fetchone()[0]
+    assert (documents, answers) == (1, 0)
+
+
+async def test_a_name_that_several_documents_have_is_not_enough(pipeline: Pipeline) -> None:
+    await pipeline.run(text="They came to Alta.", name="note", thread_id="a")
+    await pipeline.run(text="They came to Cork.", name="note", thread_id="b")
+    with pytest.raises(errors.DocumentNotFound, match="names 2 documents"):
+        await pipeline.forget("note")
+    assert len(await pipeline.threads()) == 2
+
+
+async def test_a_thread_that_is_being_run_is_not_touched(pipeline: Pipeline, settings: Settings) -> None:
+    await pipeline.run(text=TEXT, thread_id="a")
+    await pipeline._wired.leases.acquire("a")
+    for change in (pipeline.delete("a"), pipeline.copy("a", "b")):
+        with pytest.raises(errors.ThreadBusy):
+            await change
+    assert (await pipeline.inspect("a")).status == "complete"
+
+
+async def test_pruning_keeps_what_was_published(tmp_path: Path) -> None:
+    async with Pipeline.open(Settings(checkpoints=f"sqlite:///{tmp_path}/t.db", recogniser="rules")) as pipeline:
+        result = await pipeline.run(text=TEXT, thread_id="a")
+        before = len(await pipeline.history("a"))
+        await pipeline.prune(older_than=3600.0)
+        assert len(await pipeline.history("a")) == before
+        await pipeline.prune(keep_last=1)
+        assert len(await pipeline.history("a")) < before
+        assert await pipeline.inspect("a") == result
+        assert (await pipeline.resume("a")).revision == 1
+
+
+async def test_json_files_say_that_they_cannot_be_pruned(tmp_path: Path) -> None:
+    async with Pipeline.open(Settings(checkpoints=f"file:///{tmp_path}/kept", recogniser="rules")) as pipeline:
+        with pytest.raises(errors.SettingsError, match="tidegate delete"):
+            await pipeline.prune(keep_last=1)
+
+
+async def test_the_doctor_says_why_each_thread_is_not_finished(pipeline: Pipeline, settings: Settings) -> None:
+    await pipeline.run(text=TEXT, thread_id="done")
+    assert await pipeline.diagnose() == []
+    executions, registry = pipeline._executions, pipeline._wired.registry
+    executions._graph.interrupt_before_nodes = ["gate_summary"]
+    for thread_id in ("killed", "busy", "old"):
+        await pipeline.run(text=TEXT, thread_id=thread_id)
+    await pipeline._wired.leases.acquire("busy")
+    lagging = await registry.get("done")
+    assert lagging is not None
+    await registry.put(lagging.renamed("done"))
+    await registry.put(executions._new_record("done", {"document_sha256": lagging.document_id}))
+    await registry.put(executions._new_record("unstarted", {"document_sha256": lagging.document_id}))
+    found = {each.thread_id: each for each in await pipeline.diagnose()}
+    assert {key: each.state for key, each in found.items()} == {
+        "done": "lagging",
+        "killed": "interrupted",
+        "old": "interrupted",
+        "busy": "running",
+        "unstarted": "interrupted",
+    }
+    assert found["killed"].reason == "its process ended before gate_summary"
+    assert found["killed"].command == "tidegate resume killed"
+    assert "is being run by process" in found["busy"].reason
+    executions._graph.nodes.pop("gate_summary")
+    found = {each.thread_id: each for each in await pipeline.diagnose()}
+    assert (found["old"].state, found["old"].reason[:24]) == ("incompatible", "waits for gate_summary, ")
+    problems = {each.thread_id: each.problem for each in await pipeline.check_threads()}
+    assert {key for key, problem in problems.items() if problem} == {"killed", "busy", "old"}
+
+
+async def test_the_doctor_counts_the_checkpoints_of_a_fork_that_led_nowhere(pipeline: Pipeline) -> None:
+    pipeline._executions._graph.interrupt_before_nodes = ["gate_summary"]
+    await pipeline.run(text=TEXT, thread_id="a")
+    first = (await pipeline.history("a"))[-2]
+    config: Any = {"configurable": {"thread_id": "a", "checkpoint_id": first.checkpoint_id, "checkpoint_ns": ""}}
+    await pipeline.graph.aupdate_state(config, {}, as_node="ingest")
+    [finding] = await pipeline.diagnose()
+    assert "are a fork that led nowhere" in finding.reason
+
+
+@pytest.fixture
+def tidegate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIDEGATE_RECOGNISER", "rules")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tidegate", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def test_the_commands(tidegate: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text(TEXT)
+    assert tidegate("run", "-q", "--thread-id", "a", "note.txt")[0] == 0
+    assert tidegate("doctor")[:2] == (0, "every thread is finished\n")
+    assert tidegate("check-threads")[:2] == (0, "THREAD\na       can be resumed\n")
+    assert "gate_enrichment" in tidegate("history", "a")[1]
+    assert tidegate("copy", "a", "b")[:2] == (0, "copied thread a to b\n")
+    assert tidegate("prune", "--keep-last", "1")[0] == 0
+    assert tidegate("prune")[0] == 2
+    assert tidegate("delete", "a")[:2] == (0, "deleted thread a\n")
+    assert tidegate("delete", "a")[0] == 6
+    code, out, _ = tidegate("forget", "note.txt")
+    assert (code, out.endswith("and threads b\n")) == (0, True)
+    assert tidegate("forget", "note.txt")[0] == 6
+    assert tidegate("threads")[1] == "no threads\n"
+
+
+def test_the_doctor_exits_with_a_code_of_its_own(tidegate: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text(TEXT)
+    (tmp_path / "tidegate.toml").write_text('[enrichment]\nadapter = "http"\nurl = "http://127.0.0.1:9/"\n')
+    assert tidegate("run", "-q", "--thread-id", "t", "--when-open", "wait", "note.txt")[0] == 4
+    code, out, _ = tidegate("doctor", "--json")
+    [finding] = json.loads(out)["threads"]
+    assert (code, finding["state"], finding["command"]) == (20, "waiting", "tidegate resume t")
+    assert finding["reason"].startswith("enrichment: circuit open, to be tried in")
+
+
+def test_a_store_whose_rows_lost_what_they_name_is_found_damaged(
+    tidegate: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "note.txt").write_text(TEXT * 40)
+    assert tidegate("run", "-q", "note.txt")[0] == 0
+    with sqlite3.connect(tmp_path / "tidegate.db") as connection:
+        connection.execute("DELETE FROM blobs")
+    code, out, _ = tidegate("doctor")
+    assert (code, "names one of blobs that is gone; restore the file from a copy" in out) == (20, True)
+
+
+def test_threads_of_langgraphs_own_sqlite_saver_are_taken_over(
+    tidegate: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    async def fill() -> None:
+        async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "old.db")) as saver:
+            config: Any = {"configurable": {"thread_id": "x", "checkpoint_ns": ""}}
+            await saver.aput(config, checkpoint(value=1), {"source": "input", "step": 0, "parents": {}}, {"value": 1})
+
+    asyncio.run(fill())
+    assert tidegate("import", "old.db")[:2] == (0, "took over 1 checkpoints\n")
+    assert tidegate("import", "old.db", "--checkpoints", "memory:")[0] == 2
+
+
+async def test_a_lease_says_who_holds_it_without_taking_it(tmp_path: Path) -> None:
+    database = store_at(tmp_path / "t.db")
+    leases = Leases(database)
+    assert await leases.holder("t") is None
+    lease = await leases.acquire("t")
+    holder = await leases.holder("t")
+    assert isinstance(holder, errors.ThreadBusy)
+    await leases.release(lease)
+    assert await leases.holder("t") is None
+    await database.close()
