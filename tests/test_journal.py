@@ -27,8 +27,10 @@ from tidegate.errors import (
 from tidegate.resilience.guard import Answer, Keep
 from tidegate.resilience.journal import Call, Journal
 from tidegate.state import JSON
+from tidegate.store.codec import Codec
 from tidegate.store.database import Database
 from tidegate.store.leases import Leases
+from tidegate.store.opening import store_at
 from tidegate.store.owner import Owner
 from tidegate.store.schema import STORE
 from tidegate.testing import ManualClock
@@ -311,9 +313,20 @@ async def test_an_answer_that_is_of_no_use_any_more_is_asked_for_again(journal: 
     assert len(set(service.keys)) == 2
 
 
-@pytest.mark.parametrize("damage", ["{", "[1]"])
+async def test_under_a_key_answers_cannot_be_read_in_the_file(tmp_path: Path, service: Service) -> None:
+    database = store_at(tmp_path / "t.db", key=b"sixteen bytes it")
+    try:
+        journal = Journal(database, Leases(database))
+        first = await journal.call(CALL, service)
+        assert (await journal.call(CALL, service)).value == first.value == {"asked": 1}
+    finally:
+        await database.close()
+    assert b"asked" not in (tmp_path / "t.db").read_bytes()
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[1]", Codec().pack(b"{"), Codec().pack(b"[1]")])
 async def test_a_damaged_answer_is_asked_for_again(
-    journal: Journal, database: Database, service: Service, damage: str
+    journal: Journal, database: Database, service: Service, damage: bytes
 ) -> None:
     await journal.call(CALL, service)
     await database.write(lambda connection: connection.execute("UPDATE calls SET answer = ?", (damage,)))
@@ -456,6 +469,7 @@ async def test_where_transactions_run_side_by_side_both_use_the_key_that_was_com
             return await database.write(lambda connection: work(Racing(connection)))
 
         submit = staticmethod(database.submit)
+        codec = database.codec
 
     await Journal(Beside(), leases, new_key=lambda: "ours").call(CALL, service)  # type: ignore[arg-type]
     assert service.keys == ["theirs"]

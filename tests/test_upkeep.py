@@ -78,7 +78,7 @@ async def test_a_forgotten_document_takes_threads_answers_and_bytes_with_it(tmp_
             assert await pipeline.damage() == []
     with sqlite3.connect(tmp_path / "t.db") as connection:
         documents = connection.execute("SELECT count(*) FROM documents").fetchone()[0]
-        answers = connection.execute("SELECT count(*) FROM calls WHERE answer LIKE '%Cork%'").fetchone()[0]
+        answers = connection.execute("SELECT count(*) FROM calls WHERE thread_id <> 'c'").fetchone()[0]
     assert (documents, answers) == (1, 0)
 
 

@@ -206,7 +206,7 @@ class Journal:
                     known, is_answered, age, found, attempts, answer, thread_id = row
                     if not is_answered:
                         return _Intent(known, is_open=True)
-                    parsed = _parsed(answer) if found else None
+                    parsed = self._parsed(answer) if found else None
                     lifetime = self._ttl if found else self._not_found_ttl
                     is_whole = parsed is not None or not found
                     if is_whole and abs(age) < lifetime:  # a clock that was set back adds one lifetime at most
@@ -224,9 +224,11 @@ class Journal:
     async def _record(self, call: Call, intent: _Intent, answer: JSON | None, attempts: int) -> None:
         """Record an answer, even if the caller is cancelled now: it was paid for."""
         lease = self._leases.current()
-        text = None if answer is None else json.dumps(answer, separators=(",", ":"))
+        packed = None
+        if answer is not None:
+            packed = self._database.codec.pack(json.dumps(answer, separators=(",", ":")).encode())
         thread_id = lease.thread_id if lease else None
-        values = (int(answer is not None), attempts, text, thread_id, call.cache_key, intent.idempotency_key)
+        values = (int(answer is not None), attempts, packed, thread_id, call.cache_key, intent.idempotency_key)
 
         def update(connection: Connection) -> None:
             _check(connection, lease)
@@ -248,6 +250,14 @@ class Journal:
         with stopping():
             await self._database.write(delete)
 
+    def _parsed(self, stored: bytes) -> JSON | None:
+        """Return a recorded answer, None if it was damaged."""
+        try:
+            value = json.loads(self._database.codec.unpack(bytes(stored)))
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
     def _prune(self) -> None:
         """Delete what is too old to be replayed, once in the life of a process and without waiting for it."""
         if not self._is_pruned:
@@ -262,15 +272,6 @@ class Journal:
 def _check(connection: Connection, lease: Lease | None) -> None:
     if lease is not None:
         check(connection, lease)
-
-
-def _parsed(text: str) -> JSON | None:
-    """Return a recorded answer, None if it was damaged."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 async def _keep_nothing(answer: JSON | None, attempts: int) -> None:

@@ -119,11 +119,11 @@ CALLS = """
         answered_at REAL,
         found INTEGER NOT NULL DEFAULT 0,
         attempts INTEGER NOT NULL DEFAULT 0,
-        answer TEXT
+        answer BLOB
     ) STRICT;
     CREATE INDEX calls_by_answer ON calls (answered_at)
 """
-"""The journal: of every call that was begun, the newest intent, and its answer once there is one."""
+"""The journal: of every call that was begun, the newest intent, and its answer, packed, once there is one."""
 
 STORE = (THREADS, CHECKPOINTS, LEASES, CALLS)
 """The store's file."""
