@@ -11,11 +11,13 @@ import pytest
 
 from tests.worlds import World
 from tidegate.errors import (
+    CheckpointDamaged,
     CircuitOpen,
     DocumentMismatch,
     IncompatibleThread,
     NotFound,
     Permanent,
+    RateLimited,
     ThreadNotFound,
     Transient,
 )
@@ -165,6 +167,100 @@ async def test_policy_fail_raises_and_leaves_the_thread_where_it_can_go_on(world
     world.clock.advance(31.0)
     world.places.down = False
     assert (await world.executions().advance("t", None)).status == "complete"
+
+
+async def test_a_pause_that_the_service_asked_for_holds_for_whoever_resumes(worlds: Any) -> None:
+    world = worlds(concurrency=1, budget=10.0)
+
+    def limited(service: str, problem: str) -> RateLimited:
+        return RateLimited(service, problem, retry_after=300.0)
+
+    world.places.fails = dict.fromkeys(PLACES, limited)
+    first = await world.executions().advance("t", await world.take_in(TEXT))
+    assert (first.status, len(world.places.asked)) == ("degraded", 1)
+    assert first.retry_in == pytest.approx(300.0)
+    assert {item.why for item in first.missing} == {
+        "budget exceeded: the service asks for a pause of 300 s, and a call may take 10 s"
+    }
+    for _ in range(6):  # more often than an item is visited
+        world.clock.advance(40.0)
+        still = await world.executions().advance("t", None)
+        assert (still.status, len(world.places.asked)) == ("degraded", 1)
+    assert still.retry_in == pytest.approx(60.0)
+    assert all(item.retryable for item in still.missing)
+    world.places.fails = {}
+    world.clock.advance(61.0)
+    done = await world.executions().advance("t", None)
+    assert (done.status, done.revision) == ("complete", 2)
+
+
+async def test_a_pause_that_the_model_asked_for_holds_too(worlds: Any) -> None:
+    world = worlds(with_model=True)
+    world.writer.asks_for_a_pause = 900.0
+    first = await world.executions().advance("t", await world.take_in(TEXT))
+    assert (first.status, first.summary.method) == ("degraded", "extractive")
+    assert first.retry_in == pytest.approx(900.0)
+    asked = world.writer.asked
+    world.clock.advance(800.0)
+    assert (await world.executions().advance("t", None)).status == "degraded"
+    assert world.writer.asked == asked
+    world.writer.asks_for_a_pause = None
+    world.clock.advance(101.0)
+    assert (await world.executions().advance("t", None)).status == "complete"
+
+
+async def test_a_pause_of_one_service_holds_while_the_other_is_asked(worlds: Any) -> None:
+    world = worlds(with_model=True, concurrency=1, budget=10.0)
+
+    def limited(service: str, problem: str) -> RateLimited:
+        return RateLimited(service, problem, retry_after=300.0)
+
+    world.places.fails = dict.fromkeys(PLACES, limited)
+    world.writer.down = True
+    await world.executions().advance("t", await world.take_in(TEXT))
+    for _ in range(6):  # more often than an item is visited
+        asked = world.writer.asked
+        world.clock.advance(31.0)
+        await world.executions().advance("t", None)
+        assert (world.writer.asked, len(world.places.asked)) == (asked + 1, 1)
+    world.places.fails, world.writer.down = {}, False
+    world.clock.advance(300.0)
+    assert (await world.executions().advance("t", None)).status == "complete"
+
+
+async def test_a_pause_of_the_model_holds_while_the_api_is_asked(worlds: Any) -> None:
+    world = worlds(with_model=True)
+    world.places.down, world.writer.asks_for_a_pause = True, 300.0
+    await world.executions().advance("t", await world.take_in(TEXT))
+    asked = world.writer.asked
+    world.clock.advance(31.0)
+    before = len(world.places.asked)
+    await world.executions().advance("t", None)
+    assert (world.writer.asked, len(world.places.asked) > before) == (asked, True)
+
+
+async def test_asking_too_soon_uses_up_no_visit(worlds: Any) -> None:
+    world = worlds(concurrency=1, budget=10.0)
+
+    def limited(service: str, problem: str) -> RateLimited:
+        return RateLimited(service, problem, retry_after=20.0)
+
+    world.places.fails = dict.fromkeys(PLACES, limited)
+    result = await world.executions().advance("t", await world.take_in(TEXT))
+    for _ in range(6):
+        world.clock.advance(21.0)
+        result = await world.executions().advance("t", None)
+    assert {item.retryable for item in result.missing} == {True}
+
+
+async def test_a_thread_whose_checkpoints_are_gone_is_damaged_not_new(worlds: Any) -> None:
+    world = worlds()
+    await world.executions().advance("t", start := await world.take_in(TEXT))
+    world.saver.delete_thread("t")
+    executions = world.executions()
+    for look in (executions.inspect("t"), executions.advance("t", None), executions.advance("t", start)):
+        with pytest.raises(CheckpointDamaged, match="has published revision 1, and its checkpoints are gone"):
+            await look
 
 
 async def test_a_thread_that_ended_before_its_first_checkpoint_has_an_empty_history(worlds: Any) -> None:

@@ -121,3 +121,8 @@ def test_no_text_breaks_the_rules_or_their_offsets(text: str) -> None:
         assert text[start:stop].strip() == text[start:stop]
         assert str(Decimal(value["amount"])) is not None
         end = stop
+
+
+def test_a_sum_of_many_digits_is_exact() -> None:
+    [(_, _, value)] = find_money("$999999999999999999999999999999999999999 trillion")
+    assert value == {"amount": "9" * 39 + "0" * 12, "currency": "USD"}

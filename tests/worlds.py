@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from langgraph.checkpoint.memory import InMemorySaver
 
-from tidegate.errors import Permanent, ServiceError, Transient
+from tidegate.errors import Permanent, RateLimited, ServiceError, Transient
 from tidegate.graph.execution import Executions
 from tidegate.graph.pipeline import build_graph
 from tidegate.graph.services import Services
@@ -79,7 +80,7 @@ class Places:
 
     guard: Guard
     down: bool = False
-    fails: dict[str, type[ServiceError]] = field(default_factory=dict)
+    fails: dict[str, Callable[[str, str], ServiceError]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     goes_down_after: int | None = None
     clock: ManualClock | None = None
@@ -117,6 +118,7 @@ class Writer:
     guard: Guard
     down: bool = False
     refuses: bool = False
+    asks_for_a_pause: float | None = None
     asked: int = 0
 
     def inputs(self, document: Document, entities: list[Entity], enrichments: dict[str, Enrichment]) -> str:
@@ -131,6 +133,8 @@ class Writer:
                 raise Transient("model", "HTTP 503")
             if self.refuses:
                 raise Permanent("model", "content filter")
+            if self.asks_for_a_pause:
+                raise RateLimited("model", "HTTP 429", retry_after=self.asks_for_a_pause)
             return f"Written from {sum(record.data is not None for record in enrichments.values())} facts."
 
         answer = await self.guard.call(ask)
