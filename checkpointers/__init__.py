@@ -76,6 +76,12 @@ def open_checkpointer_sync(
             yield _sqlite(database)
         finally:
             database.close_sync()
+    elif location.server is not None:
+        from anyio.from_thread import start_blocking_portal
+
+        opened = open_checkpointer(url, store=store, key=key)
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened) as saver:
+            yield saver
     else:
         yield _other(location, store, key)
 

@@ -86,7 +86,7 @@ class Executions:
             LeaseLost: another process took it over meanwhile, and goes on with it.
             SettingsError: this cannot be a thread ID.
         """
-        _check_thread_id(thread_id)
+        check_thread_id(thread_id)
         if emit is not None:
             emit(Event(kind="thread", text=thread_id))
         async with self._turns.setdefault(thread_id, asyncio.Lock()), self._leases.hold(thread_id) as lease:
@@ -134,7 +134,8 @@ class Executions:
             except StateInvalid as error:
                 raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
         except Exception as error:
-            next_at = self._services.clock.now() + error.retry_in if isinstance(error, CircuitOpen) else None
+            pause = error.retry_in if isinstance(error, CircuitOpen) else getattr(error, "retry_after", None)
+            next_at = None if pause is None else self._services.clock.now() + pause
             # Raises LeaseLost in its place if that is why: what becomes of the thread is the other process's to record.
             await self._registry.put(replace(record, status="failed", error=_told(error), next_at=next_at), lease)
             raise
@@ -180,7 +181,7 @@ class Executions:
 
     async def inspect(self, thread_id: str) -> Result:
         """Return how far a thread is."""
-        _check_thread_id(thread_id)
+        check_thread_id(thread_id)
         snapshot = await self._snapshot(thread_id)
         record = await self._registry.get(thread_id)
         self._check_published(thread_id, snapshot, record)
@@ -200,7 +201,7 @@ class Executions:
 
     async def history(self, thread_id: str, limit: int | None) -> list[HistoryEntry]:
         """Return a thread's checkpoints, the newest first."""
-        _check_thread_id(thread_id)
+        check_thread_id(thread_id)
         config = _config(thread_id)
         # One more than asked for: what ran before a checkpoint is what the older one says comes next.
         more = None if limit is None else limit + 1
@@ -276,6 +277,8 @@ class Executions:
         for what in sorted(lacking):
             report = await circuits[what].report()
             asked = max((item.retry_at or 0.0 for item in result.missing if item.what == what), default=0.0)
+            if what == "enrichment":
+                asked = max((record.retry_at or 0.0 for record in result.enrichments.values()), default=asked)
             pause = asked - self._services.clock.now()
             times.append(max(0.0 if report.admits else report.retry_in, pause, 0.0))
         return min(times, default=None)
@@ -287,6 +290,7 @@ class Executions:
             record,
             status=status,
             outcome=result.status if finished else None,
+            error=None,
             revision=result.revision,
             retryable_missing=sum(item.retryable for item in result.missing),
             next_at=None if result.retry_in is None else self._services.clock.now() + result.retry_in,
@@ -336,7 +340,12 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if isinstance(error, TidegateError) else type(error).__name__
 
 
-def _check_thread_id(thread_id: str) -> None:
+def check_thread_id(thread_id: str) -> None:
+    """Refuse what cannot be a thread ID.
+
+    Raises:
+        SettingsError: it is empty, too long, or not printable.
+    """
     if not thread_id or len(thread_id) > _LONGEST_THREAD_ID or not thread_id.isprintable():
         raise SettingsError(
             f"{thread_id[:40]!r} cannot be a thread ID; use 1 to {_LONGEST_THREAD_ID} printable characters"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -11,12 +12,11 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from tidegate.errors import (
     CheckpointDamaged,
     DocumentNotFound,
-    IncompatibleThread,
     SettingsError,
     ThreadError,
     ThreadNotFound,
 )
-from tidegate.graph.execution import Executions
+from tidegate.graph.execution import Executions, check_thread_id
 from tidegate.resilience.journal import Journal
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
@@ -50,7 +50,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A thread that is not finished, or the store itself: what is the matter, and the `command` that helps.
+    """A thread that is not finished: what is the matter, and what helps.
 
     `running`: under a lease, now. `waiting`: for a circuit. `failed`: with an error. `interrupted`: its process ended,
     or was killed. `lagging`: finished, and the list of threads does not know. `incompatible`, `damaged`: cannot go on.
@@ -59,7 +59,7 @@ class Finding:
     thread_id: str
     state: Literal["running", "waiting", "failed", "interrupted", "lagging", "incompatible", "damaged"]
     reason: str
-    command: str
+    helps: Literal["resume", "delete", "nothing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Forgotten:
 
 
 class Upkeep:
-    """Works on the threads of one store. What changes a thread takes its lease first."""
+    """Works on the threads of one store. What deletes or copies a thread takes its lease first."""
 
     def __init__(
         self,
@@ -113,10 +113,12 @@ class Upkeep:
             ThreadError: there is one under the other ID.
             ThreadBusy: one of them is being run.
         """
-        record = await self._existing(thread_id)
-        if await self._registry.get(to) is not None:
-            raise ThreadError(to, "exists already; choose another ID for the copy, or delete it first")
+        check_thread_id(to)
+        await self._existing(thread_id)
         async with self._leases.hold(thread_id), self._leases.hold(to):
+            record = await self._existing(thread_id)
+            if await self._registry.get(to) is not None:
+                raise ThreadError(to, "exists already; choose another ID for the copy, or delete it first")
             await self._saver.acopy_thread(thread_id, to)
             await self._registry.put(record.renamed(to))
 
@@ -145,14 +147,20 @@ class Upkeep:
             ThreadBusy: one of its threads is being run.
         """
         records = await self._registry.of_document(document)
-        found = sorted({record.document_id for record in records})
+        found = sorted({record.document_id for record in records} | set(await self._documents.named(document)))
         if len(found) != 1:
             raise DocumentNotFound(document, found)
         ids = tuple(record.thread_id for record in await self._registry.of_document(found[0]))
-        for thread_id in ids:
-            await self.delete(thread_id)
-        calls = await self._journal.forget(ids)
-        await self._documents.delete(found[0])
+        async with AsyncExitStack() as leases:
+            for thread_id in ids:
+                await leases.enter_async_context(self._leases.hold(thread_id))
+            # The list of threads goes last: while it names one, what is left can be found and forgotten again.
+            calls = await self._journal.forget(ids)
+            for thread_id in ids:
+                await self._saver.adelete_thread(thread_id)
+            await self._documents.delete(found[0])
+            for thread_id in ids:
+                await self._registry.delete(thread_id)
         return Forgotten(document_id=found[0], threads=ids, calls=calls)
 
     async def check_threads(self) -> list[Checked]:
@@ -165,7 +173,7 @@ class Upkeep:
     async def _problem(self, thread_id: str) -> str:
         try:
             await self._executions.inspect(thread_id)
-        except (IncompatibleThread, CheckpointDamaged) as error:
+        except ThreadError as error:
             return error.problem
         return ""
 
@@ -176,31 +184,28 @@ class Upkeep:
         return [await self._finding(record.thread_id) for record in unfinished]
 
     async def _finding(self, thread_id: str) -> Finding:
-        resume = f"tidegate resume {thread_id}"
         if (busy := await self._leases.holder(thread_id)) is not None:
-            return Finding(thread_id=thread_id, state="running", reason=busy.problem, command="")
+            return Finding(thread_id=thread_id, state="running", reason=busy.problem, helps="nothing")
         try:
             result = await self._executions.inspect(thread_id)
-        except IncompatibleThread as error:
-            return Finding(thread_id=thread_id, state="incompatible", reason=error.problem, command="")
+            orphans = await self._orphans(thread_id)
         except CheckpointDamaged as error:
-            command = f"tidegate delete {thread_id}"
-            return Finding(thread_id=thread_id, state="damaged", reason=error.problem, command=command)
+            return Finding(thread_id=thread_id, state="damaged", reason=error.problem, helps="delete")
+        except ThreadError as error:
+            return Finding(thread_id=thread_id, state="incompatible", reason=error.problem, helps="nothing")
         if result.status in _FINISHED:
             reason = f"{result.status}, and the list of threads does not know yet"
-            return Finding(thread_id=thread_id, state="lagging", reason=reason, command=resume)
+            return Finding(thread_id=thread_id, state="lagging", reason=reason, helps="resume")
         where = f"before {', '.join(dict.fromkeys(result.next))}" if result.next else "before its first step"
-        orphans = await self._orphans(thread_id)
         fork = f"; {orphans} of its checkpoints are a fork that led nowhere" if orphans else ""
+        state: Literal["waiting", "failed", "interrupted"] = "interrupted"
+        reason = f"its process ended {where}"
         if result.status == "waiting":
-            when = f", to be tried in {result.retry_in:.0f} s" if result.retry_in else ", to be tried now"
-            return Finding(thread_id=thread_id, state="waiting", reason=f"{result.reason}{when}{fork}", command=resume)
-        if result.reason:
-            return Finding(
-                thread_id=thread_id, state="failed", reason=f"{where}: {result.reason}{fork}", command=resume
-            )
-        reason = f"its process ended {where}{fork}"
-        return Finding(thread_id=thread_id, state="interrupted", reason=reason, command=resume)
+            when = f"to be tried in {result.retry_in:.0f} s" if result.retry_in else "to be tried now"
+            state, reason = "waiting", f"{result.reason}, {when}"
+        elif result.reason:
+            state, reason = "failed", f"{where}: {result.reason}"
+        return Finding(thread_id=thread_id, state=state, reason=f"{reason}{fork}", helps="resume")
 
     async def _orphans(self, thread_id: str) -> int:
         """Count the checkpoints that the newest is not built on: two processes ran the thread without a lease."""
@@ -220,6 +225,7 @@ class Upkeep:
         return await self._store.read(_integrity)
 
     async def _existing(self, thread_id: str) -> ThreadRecord:
+        check_thread_id(thread_id)
         record = await self._registry.get(thread_id)
         if record is None:
             raise ThreadNotFound(thread_id, "does not exist; `tidegate threads` lists those that do")

@@ -11,6 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
 from tidegate.checkpointers import Location, locate
+from tidegate.errors import SettingsError
 from tidegate.graph.services import Services
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
@@ -156,6 +157,8 @@ async def wire(
 def _store(location: Location, key: bytes | None, clock: Clock) -> Store:
     if location.server is None:
         return store_at(location.store, key=key, clock=clock)
+    if key is not None:
+        raise SettingsError("checkpoints in PostgreSQL are not encrypted; use sqlite:///FILE, or take the key away")
     from tidegate.store.postgres import PostgresDatabase
 
     return PostgresDatabase(location.server, SERVER_STORE, clock=clock)

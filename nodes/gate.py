@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import interrupt
 
-from tidegate.errors import CircuitOpen, Transient
+from tidegate.errors import CircuitOpen, RateLimited, Transient
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.settings import Policy
 from tidegate.state import (
@@ -118,8 +118,8 @@ def enrichment_gate(enricher: Coverage | None, circuit: Circuit, limits: Limits,
     over that the API asked for. In a new execution, failures that are
     retryable are asked again, `max_visits` times in all. A half-open circuit is sent one entity, as the probe.
 
-    Fails, under policy `fail` alone, with CircuitOpen, or with Transient when the rounds are used up; the thread stays
-    at this gate, and resuming it decides again.
+    Fails, under policy `fail` alone, with CircuitOpen, with RateLimited during a pause, or with Transient when the
+    rounds are used up; the thread stays at this gate, and resuming it decides again. `wait` is for circuits alone.
     """
 
     async def gate_enrichment(state: State, config: RunnableConfig) -> dict[str, Any]:
@@ -167,6 +167,8 @@ def enrichment_gate(enricher: Coverage | None, circuit: Circuit, limits: Limits,
         else:
             reason = "rounds used up" if report.admits else f"circuit {report.state.replace('_', '-')}"
         if execution.when_open == "fail":
+            if pause > 0.0:
+                raise RateLimited(circuit.name, f"{reason}; resume the thread after it", retry_after=pause)
             raise _refusal(circuit, report, reason)
         since = timestamp(clock)
         if execution.when_open == "wait" and not report.admits:

@@ -173,7 +173,9 @@ def test_every_error_that_a_document_can_cause_has_an_exit_code_of_its_own() -> 
     codes = [exit_code(kind("x", "y", "z")) for kind in errors.DocumentError.__subclasses__()]
     assert len(set(codes)) == len(codes)
     assert set(codes) == set(range(10, 17))
-    assert len(set(EXIT_CODES.values())) == len(EXIT_CODES) - 3  # no such thing, damage, a store that cannot be used
+    assert (
+        len(set(EXIT_CODES.values())) == len(EXIT_CODES) - 4
+    )  # usage, no such thing, damage, a store that cannot be used
     assert exit_code(errors.CircuitOpen("enrichment", retry_in=1.0)) == 5
     assert exit_code(errors.MissingExtra("x", "spacy")) == 2
 

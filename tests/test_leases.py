@@ -417,8 +417,10 @@ async def test_where_transactions_run_side_by_side_the_first_to_commit_wins(
             return self._connection.execute(sql, values)
 
     class Beside:
-        async def write(self, work: Callable[[Any], Any]) -> Any:
-            return await database.write(lambda connection: work(Racing(connection)))
+        path = "beside"
+
+        def submit(self, work: Callable[[Any], Any]) -> Any:
+            return database.submit(lambda connection: work(Racing(connection)))
 
     racing = Leases(Beside(), ttl=TTL, owner=HERE)  # type: ignore[arg-type]
     with pytest.raises(ThreadBusy, match="process 2"):

@@ -139,7 +139,7 @@ async def test_the_doctor_says_why_each_thread_is_not_finished(pipeline: Pipelin
         "unstarted": "interrupted",
     }
     assert found["killed"].reason == "its process ended before gate_summary"
-    assert found["killed"].command == "tidegate resume killed"
+    assert found["killed"].helps == "resume"
     assert "is being run by process" in found["busy"].reason
     executions._graph.nodes.pop("gate_summary")
     found = {each.thread_id: each for each in await pipeline.diagnose()}
@@ -198,7 +198,7 @@ def test_the_doctor_exits_with_a_code_of_its_own(tidegate: Callable[..., tuple[i
     assert tidegate("run", "-q", "--thread-id", "t", "--when-open", "wait", "note.txt")[0] == 4
     code, out, _ = tidegate("doctor", "--json")
     [finding] = json.loads(out)["threads"]
-    assert (code, finding["state"], finding["command"]) == (20, "waiting", "tidegate resume t")
+    assert (code, finding["state"], finding["command"]) == (20, "waiting", "tidegate resume t --when-open wait")
     assert finding["reason"].startswith("enrichment: circuit open, to be tried in")
 
 
@@ -222,7 +222,10 @@ def test_threads_of_langgraphs_own_sqlite_saver_are_taken_over(
             await saver.aput(config, checkpoint(value=1), {"source": "input", "step": 0, "parents": {}}, {"value": 1})
 
     asyncio.run(fill())
-    assert tidegate("import", "old.db")[:2] == (0, "took over 1 checkpoints\n")
+    assert tidegate("import", "old.db")[:2] == (
+        0,
+        "took over 1 checkpoints, for the graph that wrote them; `tidegate threads` lists Tidegate's own\n",
+    )
     assert tidegate("import", "old.db", "--checkpoints", "memory:")[0] == 2
 
 

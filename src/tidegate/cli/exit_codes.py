@@ -15,6 +15,7 @@ INTERRUPTED = 130
 EXIT_CODES: dict[type[errors.TidegateError], int] = {
     errors.SettingsError: USAGE,
     errors.ServiceError: 5,
+    errors.ThreadError: USAGE,
     errors.ThreadNotFound: 6,
     errors.DocumentNotFound: 6,
     errors.DocumentMismatch: 7,

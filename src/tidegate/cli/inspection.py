@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import typer
 
 from tidegate.cli.existing import existing
-from tidegate.cli.text import print_json, result_text, table
+from tidegate.cli.text import print_json, printable, result_text, table
 from tidegate.errors import SettingsError
 from tidegate.graph import drawing
 from tidegate.graph.result import HistoryEntry
@@ -40,7 +40,7 @@ def threads(options: Mapping[str, str], status: ThreadStatus | None, limit: int,
                 str(record.revision),
                 str(record.retryable_missing),
                 _time(record.updated_at),
-                f"{record.source}  ({record.error})" if record.error else record.source,
+                printable(f"{record.source}  ({record.error})" if record.error else record.source),
             )
             for record in records
         ]

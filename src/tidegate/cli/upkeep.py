@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +14,10 @@ import typer
 from tidegate.checkpointers import open_checkpointer
 from tidegate.cli.existing import existing
 from tidegate.cli.exit_codes import FOUND, exit_code
-from tidegate.cli.text import print_json, table
+from tidegate.cli.text import print_json, printable, resume_command, table
 from tidegate.errors import IncompatibleThread, SettingsError
 from tidegate.graph.runner import Pipeline
+from tidegate.graph.upkeep import Finding
 from tidegate.settings import Settings
 
 _Result = TypeVar("_Result")
@@ -25,19 +27,28 @@ _DAY = 86400.0
 def doctor(options: Mapping[str, str], *, as_json: bool) -> None:
     """Print what is not finished and what is damaged."""
 
-    async def look(pipeline: Pipeline) -> tuple[list[str], list[dict[str, str]]]:
-        return await pipeline.damage(), [asdict(finding) for finding in await pipeline.diagnose()]
+    async def look(pipeline: Pipeline) -> tuple[list[str], list[Finding]]:
+        return await pipeline.damage(), await pipeline.diagnose()
 
     damage, findings = _with_pipeline(options, look)
     if as_json:
-        print_json({"damage": damage, "threads": findings})
+        threads = [asdict(finding) | {"command": _command(finding, options)} for finding in findings]
+        print_json({"damage": damage, "threads": threads})
     else:
         for problem in damage:
             typer.echo(f"damaged: {problem}; restore the file from a copy")
-        rows = [(each["thread_id"], each["state"], each["command"] or "-", each["reason"]) for each in findings]
+        rows = [(f.thread_id, f.state, _command(f, options), printable(f.reason)) for f in findings]
         typer.echo(table(rows, ("THREAD", "STATE", "HELPS", "WHY")) if rows else "every thread is finished")
     if damage or findings:
         raise typer.Exit(FOUND)
+
+
+def _command(finding: Finding, options: Mapping[str, str]) -> str:
+    """Return what to type about a finding."""
+    if finding.helps == "resume":
+        policy = {"when_open": "wait"} if finding.state == "waiting" else {}
+        return resume_command(finding.thread_id, {**policy, **options})
+    return f"tidegate delete {shlex.quote(finding.thread_id)}" if finding.helps == "delete" else "-"
 
 
 def check_threads(options: Mapping[str, str], *, as_json: bool) -> None:
@@ -84,14 +95,17 @@ def import_(options: Mapping[str, str], file: str) -> None:
     """Take over another file's checkpoints."""
 
     async def work() -> int:
-        async with open_checkpointer(Settings.read(**options).checkpoints) as saver:
+        settings = Settings.read(**options)
+        key = None if settings.encryption_key is None else settings.encryption_key.get_secret_value().encode()
+        async with open_checkpointer(settings.checkpoints, key=key) as saver:
             take_over = getattr(saver, "aimport_from", None)
             if take_over is None:
                 raise SettingsError("threads are taken over into SQLite; name one with --checkpoints sqlite:///FILE")
             count: int = await take_over(Path(file))
             return count
 
-    typer.echo(f"took over {asyncio.run(work())} checkpoints")
+    count = asyncio.run(work())
+    typer.echo(f"took over {count} checkpoints, for the graph that wrote them; `tidegate threads` lists Tidegate's own")
 
 
 def _with_pipeline(options: Mapping[str, str], use: Callable[[Pipeline], Awaitable[_Result]]) -> _Result:

@@ -193,15 +193,22 @@ class Journal:
         """
         await self._leases.confirm()
 
+    def _key(self, call: Call) -> str:
+        """Return what a call is found by; under a key, nobody without it can tell which question that is."""
+        codec = self._database.codec
+        return codec.digest([call.cache_key.encode()]).hex() if codec.encrypts else call.cache_key
+
     async def _begin(self, call: Call) -> _Intent | _Replay:
         lease = self._leases.current()
         key = self._new_key()
         self._prune()
 
+        cache_key = self._key(call)
+
         def begin(connection: Connection) -> _Intent | _Replay:
             _check(connection, lease)
             while True:
-                row = connection.execute(_READ, (call.cache_key,)).fetchone()
+                row = connection.execute(_READ, (cache_key,)).fetchone()
                 if row is not None:
                     known, is_answered, age, found, attempts, answer, thread_id = row
                     if not is_answered:
@@ -213,7 +220,7 @@ class Journal:
                         own = lease is not None and lease.thread_id == thread_id
                         return _Replay(parsed, attempts if own else 0)
                 thread_id = lease.thread_id if lease else None
-                values = (call.cache_key, call.service, call.operation, key, thread_id, row[0] if row else "")
+                values = (cache_key, call.service, call.operation, key, thread_id, row[0] if row else "")
                 if connection.execute(_INTEND, values).fetchone() is not None:
                     return _Intent(key, is_open=False)
                 # Another was faster, as can be where transactions run side by side.
@@ -228,7 +235,7 @@ class Journal:
         if answer is not None:
             packed = self._database.codec.pack(json.dumps(answer, separators=(",", ":")).encode())
         thread_id = lease.thread_id if lease else None
-        values = (int(answer is not None), attempts, packed, thread_id, call.cache_key, intent.idempotency_key)
+        values = (int(answer is not None), attempts, packed, thread_id, self._key(call), intent.idempotency_key)
 
         def update(connection: Connection) -> None:
             _check(connection, lease)
@@ -238,14 +245,14 @@ class Journal:
             await asyncio.shield(asyncio.wrap_future(self._database.submit(update)))
 
     async def _forget(self, call: Call) -> None:
-        await self._database.write(lambda connection: connection.execute(_FORGET, (call.cache_key,)))
+        await self._database.write(lambda connection: connection.execute(_FORGET, (self._key(call),)))
 
     async def _withdraw(self, call: Call, intent: _Intent) -> None:
         lease = self._leases.current()
 
         def delete(connection: Connection) -> None:
             _check(connection, lease)
-            connection.execute(_WITHDRAW, (call.cache_key, intent.idempotency_key))
+            connection.execute(_WITHDRAW, (self._key(call), intent.idempotency_key))
 
         with stopping():
             await self._database.write(delete)

@@ -36,8 +36,9 @@ _CHECKSUM_BYTES = 4
 class Codec:
     """Packs values: a byte that says how, then a checksum and the value, compressed if large, then encrypted.
 
-    Values are identified by SHA-256, or under a key by HMAC-SHA-256, so that nobody without the key can tell from an
-    encrypted file whether it holds a value that they know. The order matters: compressed or encrypted first, equal
+    Values are identified by SHA-256, or under a key by HMAC-SHA-256, so that nobody without the key can tell from these
+    names whether an encrypted file holds a value that they know. (Of documents the file tells: they go by their plain
+    SHA-256, which threads are named for.) The order matters: compressed or encrypted first, equal
     values would not be found to be equal.
     """
 

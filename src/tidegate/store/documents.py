@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from tidegate.errors import StateInvalid
 from tidegate.store.transactions import Connection, Store
@@ -28,6 +29,17 @@ class Documents:
 
         await self._database.write(insert)
         return sha256
+
+    async def named(self, digest: str) -> list[str]:
+        """Return the SHA-256 of the documents whose SHA-256 begins so; none for less than 8 hex digits."""
+
+        def select(connection: Connection) -> list[str]:
+            rows = connection.execute(
+                "SELECT sha256 FROM documents WHERE sha256 >= ? AND sha256 <= ?", (digest, digest + "g")
+            )
+            return [str(row[0]) for row in rows]
+
+        return await self._database.read(select) if re.fullmatch(r"[0-9a-f]{8,64}", digest) else []
 
     async def delete(self, sha256: str) -> None:
         """Remove the bytes."""

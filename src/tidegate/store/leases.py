@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -108,6 +110,7 @@ class Leases:
         `clock` is that of the heartbeat. It is apart from the database's, which a test may move as it likes.
         """
         self._database = database
+        self._place = os.path.realpath(database.path) if database.path != ":memory:" else f"memory {id(database)}"
         self._ttl = ttl
         self._owner = owner
         self._clock = clock or SystemClock()
@@ -132,17 +135,28 @@ class Leases:
                 taken = connection.execute(_TAKE, (thread_id, *values, row[0] if row else 0)).fetchone()
                 if taken is not None:  # else another was faster, as can be where transactions run side by side
                     lease = Lease(thread_id, int(taken[0]))
-                    _held_here.add((self._database.path, thread_id, lease.epoch))  # before anybody can see the row
+                    _held_here.add((self._place, thread_id, lease.epoch))  # before anybody can see the row
                     return lease
 
-        found = await self._database.write(take)
+        taking = self._database.submit(take)
+        try:
+            found = await asyncio.shield(asyncio.wrap_future(taking))
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._give_back)  # nobody else would
+            raise
         if isinstance(found, ThreadBusy):
             raise found
         return found
 
+    def _give_back(self, taking: Future[Lease | ThreadBusy]) -> None:
+        if taking.cancelled() or taking.exception() is not None or not isinstance(lease := taking.result(), Lease):
+            return
+        _held_here.discard((self._place, lease.thread_id, lease.epoch))
+        self._database.submit(lambda connection: connection.execute(_RELEASE, (lease.thread_id, lease.epoch)))
+
     def _was_not_given_back(self, thread_id: str, row: tuple[Any, ...], owner: Owner) -> bool:
         """Whether it is this process's own, and could not be released: the server was away."""
-        return Owner(*row[_OWNER]) == owner and (self._database.path, thread_id, row[0]) not in _held_here
+        return Owner(*row[_OWNER]) == owner and (self._place, thread_id, row[0]) not in _held_here
 
     async def holder(self, thread_id: str) -> ThreadBusy | None:
         """Return what `acquire` would raise now: who runs the thread, None if nobody does."""
@@ -173,7 +187,7 @@ class Leases:
         def update(connection: Connection) -> None:
             connection.execute(_RELEASE, (lease.thread_id, lease.epoch))
 
-        _held_here.discard((self._database.path, lease.thread_id, lease.epoch))
+        _held_here.discard((self._place, lease.thread_id, lease.epoch))
         await asyncio.shield(asyncio.wrap_future(self._database.submit(update)))
 
     @asynccontextmanager
