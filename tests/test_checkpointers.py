@@ -22,9 +22,11 @@ from langgraph.types import Command, Send, interrupt
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import SecretStr
 
 from tests.checkpoints import at, checkpoint
-from tidegate.checkpointers import Location, locate, open_checkpointer
+from tidegate import Pipeline, Settings
+from tidegate.checkpointers import Location, locate, open_checkpointer, open_checkpointer_sync
 from tidegate.errors import MissingExtra, SettingsError
 from tidegate.telemetry import names, spans
 
@@ -311,3 +313,22 @@ async def test_a_put_without_a_current_span_belongs_to_the_execution(url: str, e
 
 def _attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
+
+
+def test_the_blocking_door_to_postgres_keeps_what_it_is_given(postgres_url: str) -> None:
+    with open_checkpointer_sync(postgres_url) as saver:
+        saver.put(at(), checkpoint(x=1), {"source": "input", "step": 0, "parents": {}}, {"x": 1})
+    with open_checkpointer_sync(postgres_url) as saver:
+        found = saver.get_tuple(at())
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"x": 1}
+
+
+async def test_a_key_is_refused_where_nothing_would_be_encrypted(postgres_url: str) -> None:
+    settings = Settings(checkpoints=postgres_url, encryption_key=SecretStr("sixteen bytes it"))
+    with pytest.raises(SettingsError, match="are not encrypted"):
+        async with Pipeline.open(settings):
+            pass
+    with pytest.raises(SettingsError, match="are not encrypted"):
+        async with open_checkpointer(postgres_url, key=b"sixteen bytes it"):
+            pass

@@ -489,6 +489,37 @@ async def test_in_postgres_whoever_takes_a_lease_over_waits_for_the_write_that_c
         await database.close()
 
 
+async def test_two_names_of_one_file_are_one_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.db").symlink_to("t.db")
+    first = Database("t.db", STORE)
+    lease = await Leases(first).acquire("t")
+    for name in (str(tmp_path / "t.db"), "link.db"):
+        other = Database(name, STORE)
+        with pytest.raises(ThreadBusy):
+            await Leases(other).acquire("t")
+        await other.close()
+    await Leases(first).release(lease)
+    await first.close()
+
+
+async def test_a_lease_whose_taker_was_cancelled_meanwhile_is_given_back(tmp_path: Path) -> None:
+    database = Database(tmp_path / "t.db", STORE)
+    blocked = threading.Event()
+    writing = database.submit(lambda _: blocked.wait(10))
+    acquiring = asyncio.create_task(Leases(database).acquire("t"))
+    await asyncio.sleep(0)
+    acquiring.cancel()
+    await asyncio.gather(acquiring, return_exceptions=True)
+    blocked.set()
+    await asyncio.wrap_future(writing)
+    held = "SELECT count(*) FROM leases WHERE held = 1"
+    await database.write(lambda connection: None)  # behind what gives it back
+    await database.write(lambda connection: None)
+    assert await database.read(lambda connection: connection.execute(held).fetchone()) == (0,)
+    await database.close()
+
+
 # who is dead
 
 

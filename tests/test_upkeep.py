@@ -239,3 +239,45 @@ async def test_a_lease_says_who_holds_it_without_taking_it(tmp_path: Path) -> No
     await leases.release(lease)
     assert await leases.holder("t") is None
     await database.close()
+
+
+async def test_a_document_without_a_thread_can_be_forgotten_too(pipeline: Pipeline) -> None:
+    result = await pipeline.run(text=TEXT, name="note", thread_id="a")
+    assert result.document is not None
+    await pipeline.delete("a")
+    with pytest.raises(errors.DocumentNotFound):
+        await pipeline.forget("note")
+    forgotten = await pipeline.forget(result.document.id[:12])
+    assert (forgotten.document_id, forgotten.threads) == (result.document.id, ())
+    with pytest.raises(errors.DocumentNotFound):
+        await pipeline.forget(result.document.id)
+
+
+async def test_a_document_one_of_whose_threads_runs_is_not_forgotten_in_part(pipeline: Pipeline) -> None:
+    for thread_id in ("a", "b"):
+        await pipeline.run(text=TEXT, name="note", thread_id=thread_id)
+    lease = await pipeline._wired.leases.acquire("b")
+    with pytest.raises(errors.ThreadBusy):
+        await pipeline.forget("note")
+    assert (await pipeline.inspect("a")).status == (await pipeline.inspect("b")).status == "complete"
+    await pipeline._wired.leases.release(lease)
+    assert set((await pipeline.forget("note")).threads) == {"a", "b"}
+
+
+async def test_what_can_be_no_thread_id_is_none_for_a_copy_either(pipeline: Pipeline) -> None:
+    await pipeline.run(text=TEXT, thread_id="a")
+    for to in ("", "x" * 1000, "\udcff"):
+        with pytest.raises(errors.SettingsError, match="cannot be a thread ID"):
+            await pipeline.copy("a", to)
+    assert [each.thread_id for each in await pipeline.check_threads()] == ["a"]
+
+
+async def test_a_damaged_checkpoint_is_a_finding_of_the_doctor_and_not_its_end(tmp_path: Path) -> None:
+    async with Pipeline.open(Settings(checkpoints=f"sqlite:///{tmp_path}/t.db", recogniser="rules")) as pipeline:
+        pipeline._executions._graph.interrupt_before_nodes = ["gate_summary"]
+        await pipeline.run(text=TEXT, thread_id="a")
+        await pipeline.run(text=TEXT, thread_id="b")
+        with sqlite3.connect(tmp_path / "t.db") as connection:
+            connection.execute("UPDATE checkpoints SET body = zeroblob(9) WHERE thread_id = 'a'")
+        found = {each.thread_id: (each.state, each.helps) for each in await pipeline.diagnose()}
+    assert found == {"a": ("damaged", "delete"), "b": ("interrupted", "resume")}
