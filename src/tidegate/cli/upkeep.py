@@ -13,7 +13,7 @@ import typer
 
 from tidegate.checkpointers import open_checkpointer
 from tidegate.cli.existing import existing
-from tidegate.cli.exit_codes import FOUND, exit_code
+from tidegate.cli.exit_codes import EXIT_CODES, FOUND
 from tidegate.cli.text import print_json, printable, resume_command, table
 from tidegate.errors import IncompatibleThread, SettingsError
 from tidegate.graph.runner import Pipeline
@@ -60,7 +60,7 @@ def check_threads(options: Mapping[str, str], *, as_json: bool) -> None:
         rows = [(each.thread_id, each.problem or "can be resumed") for each in checked]
         typer.echo(table(rows, ("THREAD", "")) if rows else "no threads")
     if any(each.problem for each in checked):
-        raise typer.Exit(exit_code(IncompatibleThread("", "")))
+        raise typer.Exit(EXIT_CODES[IncompatibleThread])
 
 
 def delete(options: Mapping[str, str], thread_id: str) -> None:
