@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -112,5 +111,7 @@ def _other(location: Location, store: Store | None, key: Key | None) -> BaseChec
 
 
 def _refuse_key(store: Store | None, key: Key | None, where: str) -> None:
-    if key is not None or (store is not None and store.codec.encrypts) or os.environ.get("TIDEGATE_ENCRYPTION_KEY"):
+    from tidegate.store.codec import key_from_environment
+
+    if key is not None or (store is not None and store.codec.encrypts) or key_from_environment() is not None:
         raise SettingsError(f"checkpoints {where} are not encrypted; use sqlite:///FILE, or take the key away")

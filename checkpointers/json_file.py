@@ -24,9 +24,10 @@ from langgraph.checkpoint.base import (
 )
 
 from tidegate.checkpointers.durable import locked, make_folder, name_for, sync_folder
-from tidegate.checkpointers.json_format import Address, Damaged
+from tidegate.checkpointers.json_format import Damaged
 from tidegate.checkpointers.json_thread import ThreadFolder
-from tidegate.checkpointers.saving import StrictSerializer, put_span, uninterrupted
+from tidegate.checkpointers.retention import deletes_all
+from tidegate.checkpointers.saving import TAKEN, Address, StrictSerializer, put_span, uninterrupted
 from tidegate.checkpointers.url import STORE_FILE
 from tidegate.errors import CheckpointDamaged, SettingsError, ThreadError
 from tidegate.store.leases import check_lease_in
@@ -184,7 +185,7 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
                 except OSError as error:
                     if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                         raise
-                    raise ThreadError(target.thread_id, "exists already; delete it, or copy to another ID") from None
+                    raise ThreadError(target.thread_id, TAKEN) from None
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -222,10 +223,9 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
         Raises:
             CheckpointDamaged: the latest checkpoint cannot be read. Its namespace is left as it is.
         """
-        if strategy not in {"keep_latest", "delete"}:
-            raise ValueError(f"no strategy {strategy!r} for pruning; use 'keep_latest' or 'delete'")
+        whole = deletes_all(strategy)
         for thread_id in thread_ids:
-            if strategy == "delete":
+            if whole:
                 self.delete_thread(thread_id)
                 continue
             thread = self._thread(thread_id)

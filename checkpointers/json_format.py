@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
-from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 _VALUE_FILE = re.compile(r"values/[0-9a-f]{64}\.json")
@@ -19,18 +18,6 @@ class Damaged(Exception):
     def __init__(self, file: Path, problem: str, remove: Path) -> None:
         super().__init__(f"{file} {problem}")
         self.remove = remove
-
-
-class Address(NamedTuple):
-    """Which checkpoint."""
-
-    thread_id: str
-    checkpoint_ns: str
-    checkpoint_id: str
-
-    def config(self) -> RunnableConfig:
-        """Return the address as LangGraph has it."""
-        return {"configurable": self._asdict()}
 
 
 class _File(BaseModel):

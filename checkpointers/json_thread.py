@@ -27,7 +27,6 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from tidegate.checkpointers.durable import make_folder, name_for, sync_folder, write_whole
 from tidegate.checkpointers.json_format import (
-    Address,
     AnyFile,
     CheckpointFile,
     Damaged,
@@ -39,6 +38,7 @@ from tidegate.checkpointers.json_format import (
     value_file,
 )
 from tidegate.checkpointers.json_values import decode, encode
+from tidegate.checkpointers.saving import Address
 
 LARGE = 8 * 1024
 """Bytes of JSON from which on a value gets a file of its own."""

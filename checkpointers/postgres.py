@@ -26,10 +26,11 @@ from psycopg.types.json import set_json_dumps
 from psycopg_pool import AsyncConnectionPool, PoolClosed
 
 from tidegate.checkpointers import postgres_threads as threads
-from tidegate.checkpointers.retention import Rule, latest_only, newest, not_old
+from tidegate.checkpointers.retention import Rule, deletes_all, latest_only, newest, not_old
 from tidegate.checkpointers.saving import StrictSerializer, put_span, uninterrupted
 from tidegate.errors import CheckpointDamaged, LeaseLost, StoreUnavailable, WrongThread
-from tidegate.store.leases import Lease, lease_in
+from tidegate.store import dialect
+from tidegate.store.leases import CHECK, Lease, lease_in
 from tidegate.store.postgres_server import PATIENCE, conninfo, passes, prepare, session
 from tidegate.store.postgres_url import PostgresUrl
 
@@ -238,10 +239,9 @@ class PostgresSaver(AsyncPostgresSaver):
         Raises:
             ValueError: there is no such strategy.
         """
-        if strategy not in {"keep_latest", "delete"}:
-            raise ValueError(f"no strategy {strategy!r} for pruning; use 'keep_latest' or 'delete'")
+        whole = deletes_all(strategy)
         for thread_id in map(str, thread_ids):
-            if strategy == "delete":
+            if whole:
                 await self.adelete_thread(thread_id)
             else:
                 await self._prune(thread_id, latest_only)
@@ -457,9 +457,8 @@ def _is_no_json(value: Any) -> bool:
 
 
 async def _check(cursor: AsyncCursor[DictRow], lease: Lease) -> None:
-    await cursor.execute("SELECT epoch FROM leases WHERE thread_id = %s AND held = 1 FOR SHARE", (lease.thread_id,))
-    row = await cursor.fetchone()
-    if row is None or row["epoch"] != lease.epoch:
+    await cursor.execute(dialect.query(CHECK).encode(), (lease.thread_id, lease.epoch))
+    if await cursor.fetchone() is None:
         raise LeaseLost(lease.thread_id, "is run by another process now; this one stores nothing more")
 
 

@@ -10,6 +10,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
 from tidegate.checkpointers.retention import Kept, Rule, kept
+from tidegate.checkpointers.saving import TAKEN
 from tidegate.errors import ThreadError
 
 _TABLES: Final = ("checkpoints", "checkpoint_writes", "checkpoint_blobs")
@@ -25,11 +26,11 @@ async def copy(cursor: AsyncCursor[DictRow], source: str, target: str) -> None:
     await _lock(cursor, target)
     await cursor.execute(_EXISTS, ids)
     if await cursor.fetchone():
-        raise ThreadError(target, _TAKEN)
+        raise ThreadError(target, TAKEN)
     try:
         await cursor.execute(_COPY, ids)
     except psycopg.errors.UniqueViolation:  # begun by an execution in this very moment
-        raise ThreadError(target, _TAKEN) from None
+        raise ThreadError(target, TAKEN) from None
 
 
 async def delete(cursor: AsyncCursor[DictRow], thread_id: str) -> None:
@@ -79,8 +80,6 @@ async def _remove(cursor: AsyncCursor[DictRow], thread_id: str, places: Sequence
             )
     await cursor.execute(_UNUSED, (thread_id, thread_id))
 
-
-_TAKEN: Final = "exists already; delete it, or copy to another ID"
 
 _EXISTS: Final = """
     SELECT 1 WHERE EXISTS (SELECT 1 FROM checkpoints WHERE thread_id = %(source)s)

@@ -25,6 +25,17 @@ class Kept:
     old: bool = False
 
 
+def deletes_all(strategy: str) -> bool:
+    """Read one of LangGraph's strategies: `delete` leaves nothing of a thread, `keep_latest` what it goes on from.
+
+    Raises:
+        ValueError: there is no such strategy.
+    """
+    if strategy not in {"keep_latest", "delete"}:
+        raise ValueError(f"no strategy {strategy!r} for pruning; use 'keep_latest' or 'delete'")
+    return strategy == "delete"
+
+
 Rule = Callable[[Sequence[Kept]], Iterable[Kept]]
 """The checkpoints of one namespace, oldest first -> those to keep besides the latest and the last of each revision."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
@@ -15,6 +15,9 @@ from tidegate.store.leases import stopping
 from tidegate.telemetry import names, spans
 
 _Value = TypeVar("_Value")
+
+TAKEN = "exists already; delete it, or copy to another ID"
+"""What is the matter with a thread that another one cannot be copied to."""
 
 _serialized: ContextVar[int] = ContextVar("tidegate-serialized", default=0)
 
@@ -33,6 +36,18 @@ class StrictSerializer(JsonPlusSerializer):
         kind, data = super().dumps_typed(obj)
         _serialized.set(_serialized.get() + len(data))
         return kind, data
+
+
+class Address(NamedTuple):
+    """Which checkpoint."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+
+    def config(self) -> RunnableConfig:
+        """Return the config that names it."""
+        return {"configurable": self._asdict()}
 
 
 def serialized_bytes() -> int:

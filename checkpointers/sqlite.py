@@ -21,8 +21,9 @@ from langgraph.checkpoint.base import (
 )
 
 from tidegate.checkpointers import sqlite_import, sqlite_listing, sqlite_retention, sqlite_rows
-from tidegate.checkpointers.saving import StrictSerializer, put_span
-from tidegate.checkpointers.sqlite_rows import Address, TaskWrites
+from tidegate.checkpointers.retention import deletes_all
+from tidegate.checkpointers.saving import TAKEN, Address, StrictSerializer, put_span
+from tidegate.checkpointers.sqlite_rows import TaskWrites
 from tidegate.errors import CheckpointDamaged, StoreDamaged, ThreadError
 from tidegate.store.database import Database
 from tidegate.store.leases import check_lease, stopping
@@ -165,7 +166,7 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         """Store a checkpoint."""
         with put_span(config, checkpoint, metadata) as span:
             made = self._serialize(config, checkpoint, metadata)
-            self.database.write_sync(self._fenced(config, self._putting(made)))
+            self.database.write_sync(self._putting(config, made))
             span.size(made.size)
         return made.at.config()
 
@@ -180,7 +181,7 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         with put_span(config, checkpoint, metadata) as span:
             made = self._serialize(config, checkpoint, metadata)
             with stopping():
-                await self.database.write(self._fenced(config, self._putting(made)), settle=True)
+                await self.database.write(self._putting(config, made), settle=True)
             span.size(made.size)
         return made.at.config()
 
@@ -192,8 +193,12 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         metadata = get_checkpoint_metadata(config, metadata)
         return sqlite_rows.serialize(at, parent_id, checkpoint, metadata, self.serde, self.database.codec.texts)
 
-    def _putting(self, made: sqlite_rows.Serialized) -> Callable[[sqlite3.Connection], None]:
-        return lambda connection: sqlite_rows.put(connection, made, self.database.codec)
+    def _putting(self, config: RunnableConfig, made: sqlite_rows.Serialized) -> Callable[[sqlite3.Connection], None]:
+        def put(connection: sqlite3.Connection) -> None:
+            check_lease(connection, config)
+            sqlite_rows.put(connection, made, self.database.codec)
+
+        return put
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -241,10 +246,10 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
             if not sqlite_rows.has_thread(connection, str(source)):
                 return
             if sqlite_rows.has_thread(connection, str(target)):
-                raise ThreadError(str(target), "exists already; delete it, or copy to another ID")
+                raise ThreadError(str(target), TAKEN)
             sqlite_rows.copy(connection, str(source), str(target))
 
-        return self._fenced(_thread(target), copy)
+        return copy
 
     # removing: in one transaction a thread, so that others can write in between
 
@@ -274,13 +279,13 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         Raises:
             CheckpointDamaged: a checkpoint that is to be kept cannot be read. Its thread is left as it is.
         """
-        keep = sqlite_retention.strategy(strategy)
+        keep = sqlite_retention.NOTHING if deletes_all(strategy) else sqlite_retention.Keep()
         for thread_id in thread_ids:
             self.database.write_sync(self._pruning(thread_id, keep))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As `prune`."""
-        keep = sqlite_retention.strategy(strategy)
+        keep = sqlite_retention.NOTHING if deletes_all(strategy) else sqlite_retention.Keep()
         for thread_id in thread_ids:
             await self.database.write(self._pruning(thread_id, keep), settle=True)
 
@@ -317,7 +322,7 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         def prune(connection: sqlite3.Connection) -> None:
             sqlite_retention.prune(connection, str(thread_id), keep, codec, self.serde, path)
 
-        return self._fenced(_thread(thread_id), prune)
+        return prune
 
     # taking over
 
@@ -337,17 +342,6 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         """As `import_from`."""
         source = sqlite_import.Source(path, self.database.codec)
         return sum([await self.database.write(work, settle=True) for work in source.works()])
-
-    # the lease
-
-    def _fenced(
-        self, config: RunnableConfig, work: Callable[[sqlite3.Connection], _Result]
-    ) -> Callable[[sqlite3.Connection], _Result]:
-        def fenced(connection: sqlite3.Connection) -> _Result:
-            check_lease(connection, config)
-            return work(connection)
-
-        return fenced
 
 
 class _Telling:
@@ -372,7 +366,3 @@ def _place(config: RunnableConfig) -> tuple[str, str, str | None]:
     """Return thread, namespace and checkpoint ID."""
     found = _configurable(config)
     return str(found["thread_id"]), str(found.get("checkpoint_ns") or ""), get_checkpoint_id(config)
-
-
-def _thread(thread_id: str) -> RunnableConfig:
-    return {"configurable": {"thread_id": str(thread_id)}}

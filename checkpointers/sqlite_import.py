@@ -13,7 +13,8 @@ from typing import Any
 import ormsgpack
 
 from tidegate.checkpointers import sqlite_rows
-from tidegate.checkpointers.sqlite_rows import Address, TaskWrites
+from tidegate.checkpointers.saving import Address
+from tidegate.checkpointers.sqlite_rows import TaskWrites
 from tidegate.errors import SettingsError
 from tidegate.store import blobs
 from tidegate.store.codec import Codec

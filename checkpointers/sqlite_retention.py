@@ -51,17 +51,6 @@ def younger(seconds: float) -> Keep:
     return Keep(seconds=seconds)
 
 
-def strategy(name: str) -> Keep:
-    """Return what one of LangGraph's strategies keeps.
-
-    Raises:
-        ValueError: there is no such strategy.
-    """
-    if name not in {"keep_latest", "delete"}:
-        raise ValueError(f"no strategy {name!r} for pruning; use 'keep_latest' or 'delete'")
-    return Keep() if name == "keep_latest" else NOTHING
-
-
 class _Known(NamedTuple):
     id: int
     checkpoint_ns: str

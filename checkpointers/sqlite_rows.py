@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
     Checkpoint,
@@ -18,24 +17,13 @@ from langgraph.checkpoint.base import (
     writes_sort_key,
 )
 
+from tidegate.checkpointers.saving import Address
 from tidegate.errors import CheckpointDamaged
 from tidegate.store import blobs, rows
 from tidegate.store.codec import Codec
 
 REVISION = "revision"
 """The channel whose value numbers what was published: see `tidegate.nodes.conclude`."""
-
-
-class Address(NamedTuple):
-    """Where a checkpoint is."""
-
-    thread_id: str
-    checkpoint_ns: str
-    checkpoint_id: str
-
-    def config(self) -> RunnableConfig:
-        """Return the config that names it."""
-        return {"configurable": self._asdict()}
 
 
 class Row(NamedTuple):

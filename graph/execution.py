@@ -117,7 +117,7 @@ class Executions:
             start = None
         elif start is None:
             if record is None:
-                raise _not_found(thread_id)
+                raise not_found(thread_id)
             start = Input(source=record.source, document_sha256=record.document_id, media_type=record.media_type)
         if record is not None and record.fingerprint != self._fingerprint:
             _log.info("thread %s was last run by a graph of other steps or edges", thread_id)
@@ -134,7 +134,7 @@ class Executions:
             except StateInvalid as error:
                 raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
         except Exception as error:
-            pause = error.retry_in if isinstance(error, CircuitOpen) else getattr(error, "retry_after", None)
+            pause = _pause_after(error)
             next_at = None if pause is None else self._services.clock.now() + pause
             # Raises LeaseLost in its place if that is why: what becomes of the thread is the other process's to record.
             await self._registry.put(replace(record, status="failed", error=_told(error), next_at=next_at), lease)
@@ -188,7 +188,7 @@ class Executions:
         if snapshot is not None:
             return await self._result(thread_id, snapshot, record)
         if record is None:
-            raise _not_found(thread_id)
+            raise not_found(thread_id)
         reason = record.error or ""
         return Result(thread_id=thread_id, status="unfinished", source=record.source, retry_in=0.0, reason=reason)
 
@@ -221,7 +221,7 @@ class Executions:
             for snapshot, older in list(zip_longest(snapshots, snapshots[1:]))[:limit]
         ]
         if not entries and await self._registry.get(thread_id) is None:
-            raise _not_found(thread_id)
+            raise not_found(thread_id)
         return entries
 
     async def _snapshot(self, thread_id: str, execution: RunnableConfig | None = None) -> StateSnapshot | None:
@@ -333,6 +333,13 @@ def _reason(snapshot: StateSnapshot, older: StateSnapshot | None) -> str:
     return str(snapshot.values.get("routes", {}).get(gates[0], {}).get("reason", "")) if gates else ""
 
 
+def _pause_after(error: Exception) -> float | None:
+    """Return for how many seconds a service is not to be asked after an error, None where that is not known."""
+    if isinstance(error, CircuitOpen):
+        return error.retry_in
+    return error.retry_after if isinstance(error, ServiceError) else None
+
+
 def _told(error: Exception) -> str:
     """Return what the registry keeps of an error: words that stay true, and of others' errors the name alone."""
     if isinstance(error, ServiceError):
@@ -352,7 +359,8 @@ def check_thread_id(thread_id: str) -> None:
         )
 
 
-def _not_found(thread_id: str) -> ThreadNotFound:
+def not_found(thread_id: str) -> ThreadNotFound:
+    """Return the error for a thread that there is not."""
     return ThreadNotFound(thread_id, "does not exist; `tidegate threads` lists those that do")
 
 

@@ -82,7 +82,8 @@ class Pipeline:
         """
         settings = settings or Settings.read()
         services = wire(settings, model=model, recogniser=recogniser, enricher=enricher, clock=clock)
-        async with services as wired, open_checkpointer(settings.checkpoints, store=wired.store) as saver:
+        url, key = settings.checkpoints, settings.key
+        async with services as wired, open_checkpointer(url, store=wired.store, key=key) as saver:
             await wired.store.open()  # after the saver, which makes the folder that both are in
             yield cls(wired, saver, settings)
 

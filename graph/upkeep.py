@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -14,9 +14,8 @@ from tidegate.errors import (
     DocumentNotFound,
     SettingsError,
     ThreadError,
-    ThreadNotFound,
 )
-from tidegate.graph.execution import Executions, check_thread_id
+from tidegate.graph.execution import Executions, check_thread_id, not_found
 from tidegate.resilience.journal import Journal
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
@@ -120,7 +119,7 @@ class Upkeep:
             if await self._registry.get(to) is not None:
                 raise ThreadError(to, "exists already; choose another ID for the copy, or delete it first")
             await self._saver.acopy_thread(thread_id, to)
-            await self._registry.put(record.renamed(to))
+            await self._registry.put(replace(record, thread_id=to))
 
     async def prune(self, *, keep_last: int | None = None, older_than: float | None = None) -> None:
         """Remove checkpoints of all threads: all but the newest `keep_last`, or those `older_than` so many seconds.
@@ -228,7 +227,7 @@ class Upkeep:
         check_thread_id(thread_id)
         record = await self._registry.get(thread_id)
         if record is None:
-            raise ThreadNotFound(thread_id, "does not exist; `tidegate threads` lists those that do")
+            raise not_found(thread_id)
         return record
 
 

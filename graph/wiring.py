@@ -11,7 +11,6 @@ from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
 from tidegate.checkpointers import Location, locate
-from tidegate.errors import SettingsError
 from tidegate.graph.services import Services
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
@@ -94,8 +93,7 @@ def connect(
     """
     clock = clock or SystemClock()
     location = locate(settings.checkpoints)
-    key = None if settings.encryption_key is None else settings.encryption_key.get_secret_value().encode()
-    store = _store(location, key, clock)
+    store = _store(location, settings.key, clock)
     live = LiveDatabase(location.live, clock=clock)
     leases = Leases(store, ttl=settings.lease_ttl)
     # With PostgreSQL circuits are still each process's own: they are not kept in a database on another machine yet.
@@ -157,8 +155,6 @@ async def wire(
 def _store(location: Location, key: bytes | None, clock: Clock) -> Store:
     if location.server is None:
         return store_at(location.store, key=key, clock=clock)
-    if key is not None:
-        raise SettingsError("checkpoints in PostgreSQL are not encrypted; use sqlite:///FILE, or take the key away")
     from tidegate.store.postgres import PostgresDatabase
 
     return PostgresDatabase(location.server, SERVER_STORE, clock=clock)

@@ -127,7 +127,6 @@ async def test_the_doctor_says_why_each_thread_is_not_finished(pipeline: Pipelin
     await pipeline._wired.leases.acquire("busy")
     lagging = await registry.get("done")
     assert lagging is not None
-    await registry.put(lagging.renamed("done"))
     await registry.put(executions._new_record("done", {"document_sha256": lagging.document_id}))
     await registry.put(executions._new_record("unstarted", {"document_sha256": lagging.document_id}))
     found = {each.thread_id: each for each in await pipeline.diagnose()}

@@ -199,19 +199,18 @@ class ServiceError(TidegateError):
 
     `service` names the circuit, `attempts` counts the requests that were started, the first included.
     `kind` is the stable word for this class in stored records; `retryable` says whether the same request may
-    succeed later.
+    succeed later. `retry_after` is the pause that the service asked for, in seconds; None where it did not.
     """
 
     kind: ClassVar[str] = "service"
     retryable: ClassVar[bool] = False
-    retry_after: float | None = None
-    """The pause that the service asked for, in seconds; None where it did not."""
 
-    def __init__(self, service: str, problem: str, *, attempts: int = 0) -> None:
+    def __init__(self, service: str, problem: str, *, attempts: int = 0, retry_after: float | None = None) -> None:
         """Name the service and what went wrong; `problem` must not quote the document or the answer."""
         super().__init__(f"{service}: {problem}")
         self.service = service
         self.problem = problem
+        self.retry_after = retry_after
         self.attempts = attempts
 
     @property
@@ -239,9 +238,8 @@ class RateLimited(ServiceError):
     retryable = True
 
     def __init__(self, service: str, problem: str, *, retry_after: float | None, attempts: int = 0) -> None:
-        """Keep the pause that was asked for, in seconds."""
-        super().__init__(service, problem, attempts=attempts)
-        self.retry_after = retry_after
+        """Say which pause was asked for, in seconds, or that none was."""
+        super().__init__(service, problem, attempts=attempts, retry_after=retry_after)
 
     @property
     def is_of_request(self) -> bool:
@@ -284,11 +282,6 @@ class BudgetExceeded(ServiceError):
 
     kind = "budget_exceeded"
     retryable = True
-
-    def __init__(self, service: str, problem: str, *, retry_after: float | None = None, attempts: int = 0) -> None:
-        """Keep the pause that was asked for, if that is why."""
-        super().__init__(service, problem, attempts=attempts)
-        self.retry_after = retry_after
 
     @property
     def is_of_request(self) -> bool:

@@ -124,6 +124,11 @@ class Settings(BaseSettings):
     enrichment: EnrichmentSettings = Field(default_factory=lambda: EnrichmentSettings())
     summary: SummarySettings = Field(default_factory=lambda: SummarySettings())
 
+    @property
+    def key(self) -> bytes | None:
+        """The encryption key as the store takes it, None without one."""
+        return None if self.encryption_key is None else self.encryption_key.get_secret_value().encode()
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -96,8 +96,7 @@ def import_(options: Mapping[str, str], file: str) -> None:
 
     async def work() -> int:
         settings = Settings.read(**options)
-        key = None if settings.encryption_key is None else settings.encryption_key.get_secret_value().encode()
-        async with open_checkpointer(settings.checkpoints, key=key) as saver:
+        async with open_checkpointer(settings.checkpoints, key=settings.key) as saver:
             take_over = getattr(saver, "aimport_from", None)
             if take_over is None:
                 raise SettingsError("threads are taken over into SQLite; name one with --checkpoints sqlite:///FILE")

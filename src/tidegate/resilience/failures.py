@@ -19,7 +19,7 @@ _REFUSED = frozenset({401, 403, 407})
 _TRANSIENT = frozenset({408, 425})
 _GONE = frozenset({404, 410})
 _LONGEST_PAUSE = 366 * 86400.0
-_BY_GRAVITY = (Transient, RateLimited, NotFound, Permanent, Refused, ServiceError)
+_BY_GRAVITY: tuple[type[ServiceError], ...] = (Transient, RateLimited, NotFound, Permanent, Refused, ServiceError)
 
 
 def from_status(service: str, status: int, headers: Mapping[str, str], clock: Clock) -> ServiceError:

@@ -8,6 +8,9 @@ import re
 from tidegate.errors import StateInvalid
 from tidegate.store.transactions import Connection, Store
 
+DIGEST = re.compile(r"[0-9a-f]{8,64}")
+"""A SHA-256, or enough of its beginning to name a document by."""
+
 
 class Documents:
     """Raw documents, so that a changed or vanished file cannot change what a thread works on."""
@@ -39,7 +42,7 @@ class Documents:
             )
             return [str(row[0]) for row in rows]
 
-        return await self._database.read(select) if re.fullmatch(r"[0-9a-f]{8,64}", digest) else []
+        return await self._database.read(select) if DIGEST.fullmatch(digest) else []
 
     async def delete(self, sha256: str) -> None:
         """Remove the bytes."""

@@ -45,7 +45,7 @@ _RENEW: Final = """
 """
 _RELEASE: Final = "UPDATE leases SET held = 0 WHERE thread_id = ? AND epoch = ?"
 _BOUND: Final = "UPDATE leases SET renewed_at = tidegate_now() WHERE thread_id = ? AND renewed_at > tidegate_now()"
-_CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held = 1 " + FOR_SHARE  # noqa: S608 - ours
+CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held = 1 " + FOR_SHARE  # noqa: S608 - ours
 
 
 _OWNER: Final = slice(6, None)
@@ -280,7 +280,7 @@ def check(connection: Connection, lease: Lease) -> None:
     Raises:
         LeaseLost: another process has taken the thread over, or the lease was given back.
     """
-    if connection.execute(_CHECK, (lease.thread_id, lease.epoch)).fetchone() is None:
+    if connection.execute(CHECK, (lease.thread_id, lease.epoch)).fetchone() is None:
         raise _lost(lease.thread_id)
 
 

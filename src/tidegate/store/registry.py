@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from typing import Literal, TypeAlias
 
+from tidegate.store.documents import DIGEST
 from tidegate.store.leases import Lease, check
 from tidegate.store.transactions import Connection, Store
 
@@ -30,16 +30,9 @@ class ThreadRecord:
     error: str | None = None
     updated_at: float = 0.0
 
-    def renamed(self, thread_id: str) -> ThreadRecord:
-        """Return the same under another thread ID."""
-        return replace(self, thread_id=thread_id)
-
 
 _COLUMNS = ", ".join(field.name for field in fields(ThreadRecord))
 _UPDATES = ", ".join(f"{field.name} = excluded.{field.name}" for field in fields(ThreadRecord)[1:])
-
-
-_DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
 
 class Registry:
@@ -90,7 +83,7 @@ class Registry:
 
     async def of_document(self, name: str) -> list[ThreadRecord]:
         """Return the threads of the documents with this SHA-256, its first 8 digits or more, or this source."""
-        if _DIGEST.fullmatch(name):
+        if DIGEST.fullmatch(name):
             return await self._select("WHERE document_id >= ? AND document_id <= ?", (name, name + "g"))
         return await self._select("WHERE source = ?", (name,))
 
