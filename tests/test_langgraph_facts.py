@@ -16,11 +16,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypedDict
+from uuid import UUID
 
 import httpx
 import pytest
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.memory import InMemorySaver
@@ -453,6 +457,26 @@ def test_11_any_type_is_loaded_unless_strict_and_then_becomes_a_dict(monkeypatch
     monkeypatch.setattr(_msgpack, "STRICT_MSGPACK_ENABLED", True)  # what LANGGRAPH_STRICT_MSGPACK=true sets
     assert JsonPlusSerializer().loads_typed(stored) == [{"name": "x"}]
     assert StrictSerializer().loads_typed(stored) == [{"name": "x"}]
+
+
+class Level(Enum):
+    HIGH = "high"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Send("enrich", {"id": "e1", "text": "Bangor"}),
+        [Send("a", {"inner": [Send("b", None)]}), Send("c", 1, timeout=2.5)],
+        {"n": 1, "f": 1.5, "t": ("x", True), "none": None, "raw": b"\0", 7: {"int": "key"}},
+        {"lone": "\ud800", "set": {1}, "when": datetime(2026, 1, 2, tzinfo=UTC), "id": UUID(int=5)},
+        [Stranger("x"), Level.HIGH, HumanMessage("hello", id="1"), Path("a"), ValueError("v")],
+        [],
+    ],
+    ids=str,
+)
+def test_our_serializer_writes_the_bytes_that_langgraphs_writes(value: object) -> None:
+    assert StrictSerializer().dumps_typed(value) == JsonPlusSerializer().dumps_typed(value)
 
 
 async def test_12_paid_calls_go_on_after_the_saver_has_failed() -> None:

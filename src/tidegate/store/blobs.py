@@ -53,6 +53,9 @@ class Value(NamedTuple):
     digest: bytes | None = None
 
 
+_NONE = Value("null", b"", 0)
+
+
 class Texts:
     """The digests and sizes of texts that were stored lately: a document is in every checkpoint of its thread.
 
@@ -90,6 +93,8 @@ class Blob(NamedTuple):
 
 def serialize(value: Any, serde: Serializer, texts: Texts, depth: int = 1) -> Value:
     """Serialize a value; done by the caller, who may change it afterwards."""
+    if value is None:
+        return _NONE
     if type(value) is str and len(value) >= LARGE:
         return _serialize_text(value, texts)
     if type(value) is not dict or len(value) > _MAX_ITEMS or depth == _MAX_DEPTH:
@@ -102,6 +107,8 @@ def serialize(value: Any, serde: Serializer, texts: Texts, depth: int = 1) -> Va
     ]
     rest = {**value, **dict.fromkeys([key for key, _ in parts])} if parts else value
     kind, data = serde.dumps_typed(rest)
+    if not parts and len(data) < LARGE:
+        return Value(kind, data, len(data))
     if len(data) >= LARGE:
         for key, item in rest.items():
             if type(item) in (bytes, dict, list) and _is_plain(key):
