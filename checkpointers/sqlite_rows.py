@@ -97,13 +97,13 @@ def put(connection: sqlite3.Connection, made: Serialized, codec: Codec, stored_a
         made.at,
     ).fetchone()
     replaced: set[int] = set()
-    values = (made.parent_id, made.run_id, made.revision, stored_at, made.metadata, codec.pack(made.body))
+    columns = (made.parent_id, made.run_id, made.revision, stored_at, made.metadata, codec.pack(made.body))
     if row is None:
         row_id = connection.execute(
             """INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id,
                    parent_id, run_id, revision, stored_at, metadata, body)
                VALUES (?, ?, ?, ?, ?, ?, coalesce(?, tidegate_now()), ?, ?)""",
-            (*made.at, *values),
+            (*made.at, *columns),
         ).lastrowid
     else:
         row_id = row[0]
@@ -113,12 +113,13 @@ def put(connection: sqlite3.Connection, made: Serialized, codec: Codec, stored_a
         connection.execute(
             """UPDATE checkpoints SET parent_id = ?, run_id = ?, revision = ?, stored_at = coalesce(?, tidegate_now()),
                metadata = ?, body = ? WHERE id = ?""",
-            (*values, row_id),
+            (*columns, row_id),
         )
+    values = blobs.store(connection, [value for _, value in made.values], codec)
     rows.insert(
         connection,
         "INSERT INTO channel_values (checkpoint, channel, kind, value, blob)",
-        [(row_id, channel, *blobs.store(connection, value, codec)) for channel, value in made.values],
+        [(row_id, channel, *stored) for (channel, _), stored in zip(made.values, values, strict=True)],
     )
     if replaced:
         blobs.sweep(connection, replaced)
@@ -138,35 +139,30 @@ def put_writes(
 ) -> None:
     """Add what tasks wrote. A write that is there stays, unless its index is negative, and `replace` is true."""
     row_ids = {at: _row_id(connection, at) for at in {item.at for item in items}}
-    inserted: dict[tuple[int, str, int], tuple[Any, ...]] = {}
-    replaced: set[int | None] = set()
+    wanted: dict[tuple[int, str, int], tuple[str, str, blobs.Value]] = {}
+    unnamed: set[int | None] = set()
     for at, writes, task_id, task_path in items:
         for index, channel, value in writes:
             key = (row_ids[at], task_id, index)
             if index < 0 and replace:
                 deleted = "DELETE FROM writes WHERE checkpoint = ? AND task_id = ? AND idx = ? RETURNING blob"
-                replaced.update(blob for (blob,) in connection.execute(deleted, key).fetchall())
-                if key in inserted:
-                    replaced.add(inserted[key][-1])
-            elif key in inserted or (value.size >= blobs.INLINE and _is_written(connection, *key)):
-                continue  # else its blob would be stored, and nothing name it
-            inserted[key] = (*key, task_path, channel, *blobs.store(connection, value, codec))
-    rows.insert(
+                unnamed.update(blob for (blob,) in connection.execute(deleted, key).fetchall())
+            elif key in wanted:
+                continue
+            wanted[key] = (task_path, channel, value)
+    values = blobs.store(connection, [value for _, _, value in wanted.values()], codec)
+    inserted = rows.insert(
         connection,
         "INSERT INTO writes (checkpoint, task_id, idx, task_path, channel, kind, value, blob)",
-        list(inserted.values()),
-        "ON CONFLICT DO NOTHING",
+        [
+            (*key, path, channel, *stored)
+            for (key, (path, channel, _)), stored in zip(wanted.items(), values, strict=True)
+        ],
+        "ON CONFLICT DO NOTHING RETURNING blob",
     )
-    blobs.sweep(connection, {blob for blob in replaced if blob is not None})
-
-
-def _is_written(connection: sqlite3.Connection, row_id: int, task_id: str, index: int) -> bool:
-    return (
-        connection.execute(
-            "SELECT 1 FROM writes WHERE checkpoint = ? AND task_id = ? AND idx = ?", (row_id, task_id, index)
-        ).fetchone()
-        is not None
-    )
+    if len(inserted) < len(wanted):  # what was there stays, and nothing may name the blob that was meant to replace it
+        unnamed.update(blob for _, _, blob in values)
+    blobs.sweep(connection, {blob for blob in unnamed if blob is not None})
 
 
 def serialize_writes(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+from tidegate.store import rows
 
 if TYPE_CHECKING:
     from tidegate.store.codec import Codec
@@ -54,6 +56,8 @@ class Value(NamedTuple):
 
 
 _NONE = Value("null", b"", 0)
+_Named: TypeAlias = tuple[Value, list[tuple[str, bytes]]]
+"""A value with the keys and digests of its parts."""
 
 
 class Texts:
@@ -132,38 +136,48 @@ def _is_plain(key: Any) -> bool:
     return type(key) is str and key.isascii()
 
 
-def store(connection: sqlite3.Connection, value: Value, codec: Codec) -> Stored:
-    """Return what a row holds of a value, storing its blob if there is none yet.
+def store(connection: sqlite3.Connection, values: Sequence[Value], codec: Codec) -> list[Stored]:
+    """Return what rows hold of these values, storing those blobs that there are not yet.
 
-    The blob is looked for, or stored, in the transaction that names it, and removed only in one that finds no name for
+    A blob is looked for, or stored, in the transaction that names it, and removed only in one that finds no name for
     it: as SQLite lets one transaction write at a time, whatever is named is there.
     """
-    if value.size < INLINE:
-        return value.kind, codec.pack(value.data), None
-    return None, None, _blob(connection, value, codec)[0]
+    wanted: dict[bytes, _Named] = {}
+    digests = [None if value.size < INLINE else _name(value, codec, wanted) for value in values]
+    ids = dict(rows.select(connection, "SELECT digest, id FROM blobs WHERE digest", list(wanted)))
+    new = {digest: named for digest, named in wanted.items() if digest not in ids}
+    ids |= rows.insert(
+        connection,
+        "INSERT INTO blobs (digest, kind, data)",
+        [(digest, value.kind, codec.pack(_bytes_of(value))) for digest, (value, _) in new.items()],
+        "RETURNING digest, id",
+    )
+    rows.insert(
+        connection,
+        "INSERT INTO blob_parts (blob, key, part)",
+        [(ids[digest], key, ids[part]) for digest, (_, parts) in new.items() for key, part in parts],
+    )
+    return [
+        (value.kind, codec.pack(value.data), None) if digest is None else (None, None, ids[digest])
+        for value, digest in zip(values, digests, strict=True)
+    ]
 
 
-def _blob(connection: sqlite3.Connection, value: Value, codec: Codec) -> tuple[int, bytes]:
-    parts = [(key, *_blob(connection, part, codec)) for key, part in value.parts]
+def _name(value: Value, codec: Codec, wanted: dict[bytes, _Named]) -> bytes:
+    """Return the value's digest, and add the value and its parts to those wanted."""
+    parts = [(key, _name(part, codec, wanted)) for key, part in value.parts]
     digest = value.digest
     if digest is None:
-        named = (part for key, _, digest in parts for part in (f"{len(key)}:{key}".encode(), digest))
+        named = (name for key, part in parts for name in (f"{len(key)}:{key}".encode(), part))
         digest = codec.digest((f"{value.kind}:{len(value.data)}:".encode(), value.data, *named))
         if value.text is not None:
             codec.texts.put(value.text, digest, value.size)
-    row = connection.execute("SELECT id FROM blobs WHERE digest = ?", (digest,)).fetchone()
-    if row is not None:
-        return row[0], digest
-    data = value.data if value.text is None else value.text.encode("utf-8", "surrogatepass")
-    inserted = connection.execute(
-        "INSERT INTO blobs (digest, kind, data) VALUES (?, ?, ?)", (digest, value.kind, codec.pack(data))
-    )
-    blob = inserted.lastrowid
-    assert blob is not None  # noqa: S101 - sqlite3's type says that it may be None, which an INSERT never leaves it
-    connection.executemany(
-        "INSERT INTO blob_parts (blob, key, part) VALUES (?, ?, ?)", [(blob, key, part) for key, part, _ in parts]
-    )
-    return blob, digest
+    wanted[digest] = (value, parts)
+    return digest
+
+
+def _bytes_of(value: Value) -> bytes:
+    return value.data if value.text is None else value.text.encode("utf-8", "surrogatepass")
 
 
 def fetch(connection: sqlite3.Connection, blobs: Iterable[int], codec: Codec) -> dict[int, Blob]:
