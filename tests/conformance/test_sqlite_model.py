@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.store import blobs
 from tidegate.store.database import Database
 from tidegate.store.opening import store_at
+from tidegate.testing import ManualClock
 
 TEXTS = st.builds(lambda letter: letter * blobs.LARGE, st.sampled_from("äyz"))
 DOCUMENTS = TEXTS | st.dictionaries(
@@ -33,12 +35,16 @@ class File:
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.database: Database | None = None
+        self.clock = ManualClock()
 
     def open(self) -> SqliteSaver:
         if self.database is not None:
             self.database.close_sync()
-        self.database = store_at(Path(self.folder.name) / "tidegate.db", synchronous="NORMAL")
+        self.database = store_at(Path(self.folder.name) / "tidegate.db", synchronous="NORMAL", clock=self.clock)
         return SqliteSaver(self.database)
+
+    def tell(self, ts: str) -> None:
+        self.clock.set_back(self.clock.now() - datetime.fromisoformat(ts).timestamp())
 
     def close(self) -> None:
         if self.database is not None:
