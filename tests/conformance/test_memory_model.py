@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
+from tests.conformance.histories import keeps_what_the_model_keeps
 from tests.conformance.model import BothSavers
 from tidegate.checkpointers.memory import MemorySaver
 
@@ -44,3 +45,10 @@ class BothWithMemory(BothSavers):
 def test_both_savers_hold_the_same(examples: int, steps: int) -> None:
     settings_ = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     run_state_machine_as_test(BothWithMemory, settings=settings_)
+
+
+@pytest.mark.parametrize("examples", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_what_is_pruned_is_what_the_rules_say(examples: int) -> None:
+    kept = Memory()
+    keeps_what_the_model_keeps(kept, examples)
+    kept.close()

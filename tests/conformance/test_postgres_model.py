@@ -10,6 +10,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.conformance.histories import keeps_what_the_model_keeps
 from tests.conformance.model import BothSavers
 from tidegate.checkpointers.postgres import PostgresSaver
 from tidegate.store.postgres_url import read_url
@@ -67,3 +68,11 @@ def tables(postgres_url: str) -> Iterator[None]:
 def test_both_savers_hold_the_same(examples: int, steps: int) -> None:
     settings_ = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     run_state_machine_as_test(BothWithPostgres, settings=settings_)
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_what_is_pruned_is_what_the_rules_say(examples: int) -> None:
+    kept = Tables()
+    keeps_what_the_model_keeps(kept, examples)
+    kept.close()

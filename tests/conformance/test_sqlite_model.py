@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from tests.checkpoints import unused_blobs
+from tests.conformance.histories import keeps_what_the_model_keeps
 from tests.conformance.model import PICK, RUNS, THREADS, BothSavers
 from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.store import blobs
@@ -95,3 +96,10 @@ class BothWithSqlite(BothSavers):
 def test_the_file_holds_what_the_model_holds(examples: int, steps: int) -> None:
     settings_ = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     run_state_machine_as_test(BothWithSqlite, settings=settings_)
+
+
+@pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_what_is_pruned_is_what_the_rules_say(examples: int) -> None:
+    kept = File()
+    keeps_what_the_model_keeps(kept, examples)
+    kept.close()
