@@ -142,7 +142,7 @@ async def test_a_thread_may_be_pruned_while_it_is_run(
             async def stored(*arguments: Any, **options: Any) -> Any:
                 nonlocal pruned
                 result = await store(*arguments, **options)
-                await pruner.akeep_last(1)
+                await pruner.aprune(["a"])
                 pruned += 1
                 return result
 

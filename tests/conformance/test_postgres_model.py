@@ -70,6 +70,8 @@ def test_both_savers_hold_the_same(examples: int, steps: int) -> None:
     run_state_machine_as_test(BothWithPostgres, settings=settings_)
 
 
+# The pool draws a random number in its own thread, which Hypothesis takes for the strategies.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @pytest.mark.usefixtures("tables")
 @pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.slow)])
 def test_what_is_pruned_is_what_the_rules_say(examples: int) -> None:
