@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from tidegate.checkpointers.url import Location, locate
 from tidegate.errors import SettingsError
 
 if TYPE_CHECKING:  # each saver is imported when it is opened: LangGraph alone takes half a second
-    from langgraph.checkpoint.base import BaseCheckpointSaver
-
+    from tidegate.checkpointers.saving import Saver
     from tidegate.store.codec import Key
     from tidegate.store.database import Database, Synchronous
     from tidegate.store.transactions import Store
@@ -27,7 +26,7 @@ async def open_checkpointer(
     store: Store | None = None,
     key: Key | None = None,
     synchronous: Synchronous = "FULL",
-) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+) -> AsyncIterator[Saver]:
     """Open the saver that `url` names: `sqlite:///tidegate.db`, `file:///folder`, `postgresql://host/db` or `memory:`.
 
     The file, the last folder of the path, or the schema in the database is created if need be.
@@ -65,7 +64,7 @@ def open_checkpointer_sync(
     store: Store | None = None,
     key: Key | None = None,
     synchronous: Synchronous = "FULL",
-) -> Iterator[BaseCheckpointSaver[Any]]:
+) -> Iterator[Saver]:
     """Do what `open_checkpointer` does for blocking code. An event loop may use the saver all the same."""
     location = locate(url)
     if location.kind == "sqlite" and store is None:
@@ -91,13 +90,13 @@ def _database(location: Location, key: Key | None, synchronous: Synchronous) -> 
     return store_at(location.store, key=key, synchronous=synchronous)
 
 
-def _sqlite(database: Database) -> BaseCheckpointSaver[Any]:
+def _sqlite(database: Database) -> Saver:
     from tidegate.checkpointers.sqlite import SqliteSaver
 
     return SqliteSaver(database)
 
 
-def _other(location: Location, store: Store | None, key: Key | None) -> BaseCheckpointSaver[Any]:
+def _other(location: Location, store: Store | None, key: Key | None) -> Saver:
     if location.kind == "sqlite" and store is not None:
         return _sqlite(cast("Database", store))
     if location.checkpoints is None:

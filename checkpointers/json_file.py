@@ -14,7 +14,6 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
-    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -26,22 +25,23 @@ from langgraph.checkpoint.base import (
 from tidegate.checkpointers.durable import locked, make_folder, name_for, sync_folder
 from tidegate.checkpointers.json_format import Damaged
 from tidegate.checkpointers.json_thread import ThreadFolder
-from tidegate.checkpointers.retention import deletes_all
-from tidegate.checkpointers.saving import TAKEN, Address, StrictSerializer, put_span, uninterrupted
+from tidegate.checkpointers.retention import Rule
+from tidegate.checkpointers.saving import TAKEN, Address, Saver, StrictSerializer, put_span, uninterrupted
 from tidegate.checkpointers.url import STORE_FILE
 from tidegate.errors import CheckpointDamaged, SettingsError, ThreadError
-from tidegate.store.leases import check_lease_in
+from tidegate.store.clock import Clock, SystemClock
+from tidegate.store.leases import Lease, check_in, check_lease_in
 
 
-class JsonFileSaver(BaseCheckpointSaver[int]):
+class JsonFileSaver(Saver):
     """A folder of threads, which several processes may use at once.
 
     What is stored is on the disk when a method returns. A file that cannot be read raises `CheckpointDamaged`, and
     everything else can still be read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Use this folder, creating it if need be.
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        """Use this folder, creating it if need be; the clock tells how old checkpoints are.
 
         Raises:
             SettingsError: the folder above it is missing, or files cannot be written in it.
@@ -49,6 +49,7 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
         super().__init__(serde=StrictSerializer())
         self._threads = folder.absolute() / "threads"  # the process may change its working folder later
         self._store = folder.absolute() / STORE_FILE
+        self._clock = clock or SystemClock()
         if not self._threads.parent.parent.is_dir():
             raise SettingsError(f"cannot open {folder}: the folder above it does not exist; create it or name another")
         try:
@@ -170,6 +171,9 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
             ThreadError: there is a thread under the target ID.
             CheckpointDamaged: a file of the source cannot be read.
         """
+        self._copy(source_thread_id, target_thread_id, ())
+
+    def _copy(self, source_thread_id: str, target_thread_id: str, leases: Sequence[Lease]) -> None:
         source, final = self._thread(source_thread_id), self._thread(target_thread_id).path
         unfinished = self._threads / f".copy-{final.name}"
         with locked(source.path, exclusive=False) as there, _telling(source, source.namespace("")):
@@ -180,6 +184,7 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
                 try:
                     target.clear()  # of a copy that was killed
                     source.copy(target)
+                    check_in(self._store, *leases)
                     unfinished.rename(final)
                     sync_folder(self._threads)
                 except OSError as error:
@@ -193,8 +198,12 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete a thread: it is gone at once, then its files are removed. Calling this again removes what is left."""
+        self._delete(thread_id, ())
+
+    def _delete(self, thread_id: str, leases: Sequence[Lease]) -> None:
         thread = self._thread(thread_id)
         with locked(thread.path, exclusive=True) as there:
+            check_in(self._store, *leases)
             if there:
                 self._drop(thread)
         for leftover in self._threads.glob(f".deleted-{thread.path.name}-????????"):
@@ -217,24 +226,22 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
                     if thread.is_empty():
                         self._drop(thread)
 
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Keep only the latest checkpoint of every namespace (`keep_latest`), or none (`delete`).
+    def _prune_thread(self, thread_id: str, rule: Rule) -> None:
+        self._prune(self._thread(thread_id), rule)
 
-        Raises:
-            CheckpointDamaged: the latest checkpoint cannot be read. Its namespace is left as it is.
-        """
-        whole = deletes_all(strategy)
-        for thread_id in thread_ids:
-            if whole:
-                self.delete_thread(thread_id)
-                continue
-            thread = self._thread(thread_id)
-            with locked(thread.path, exclusive=True) as there:
-                if there:
-                    for folder in thread.namespaces():
-                        with _telling(thread, folder):
-                            thread.keep_latest(folder)
-                    thread.remove_unused_values()
+    def _prune_all(self, rule: Rule) -> None:
+        for thread in self._all_threads():
+            self._prune(thread, rule)
+
+    def _prune(self, thread: ThreadFolder, rule: Rule) -> None:
+        """Prune a thread; a checkpoint that cannot be read stays, unless it is the latest: then nothing is removed."""
+        with locked(thread.path, exclusive=True) as there:
+            if there:
+                described = {}
+                for folder in thread.namespaces():
+                    with _telling(thread, folder):
+                        described[folder] = thread.describe(folder, self._clock.now())
+                thread.prune(described, rule)
 
     # the same for callers on an event loop
 
@@ -274,21 +281,23 @@ class JsonFileSaver(BaseCheckpointSaver[int]):
         """As `put_writes`."""
         await uninterrupted(asyncio.to_thread(self.put_writes, config, writes, task_id, task_path))
 
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """As `copy_thread`."""
-        await uninterrupted(asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id))
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str, *, leases: Sequence[Lease] = ()) -> None:
+        """As `copy_thread`; `LeaseLost` if one of the leases was lost."""
+        await uninterrupted(asyncio.to_thread(self._copy, source_thread_id, target_thread_id, leases))
 
-    async def adelete_thread(self, thread_id: str) -> None:
-        """As `delete_thread`."""
-        await uninterrupted(asyncio.to_thread(self.delete_thread, thread_id))
+    async def adelete_thread(self, thread_id: str, *, leases: Sequence[Lease] = ()) -> None:
+        """As `delete_thread`; `LeaseLost` if one of the leases was lost."""
+        await uninterrupted(asyncio.to_thread(self._delete, thread_id, leases))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `delete_for_runs`."""
         await uninterrupted(asyncio.to_thread(self.delete_for_runs, run_ids))
 
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """As `prune`."""
-        await uninterrupted(asyncio.to_thread(self.prune, thread_ids, strategy=strategy))
+    async def _aprune_thread(self, thread_id: str, rule: Rule) -> None:
+        await uninterrupted(asyncio.to_thread(self._prune_thread, thread_id, rule))
+
+    async def _aprune_all(self, rule: Rule) -> None:
+        await uninterrupted(asyncio.to_thread(self._prune_all, rule))
 
 
 def _configurable(config: RunnableConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from tidegate.checkpointers.json_format import (
     value_file,
 )
 from tidegate.checkpointers.json_values import decode, encode
+from tidegate.checkpointers.retention import REVISION, Kept, Links, Rule, age, ancestors, kept
 from tidegate.checkpointers.saving import Address
 
 LARGE = 8 * 1024
@@ -244,28 +245,61 @@ class ThreadFolder:
         for name in ("checkpoints", "subgraphs", "values"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
-    def keep_latest(self, folder: Path) -> None:
-        """Remove all checkpoints of a namespace but the newest and those that it is built on.
+    def describe(self, folder: Path, now: float) -> dict[Kept, Links]:
+        """Return the checkpoints of a namespace as pruning looks at them; those that cannot be read are left out.
 
-        It is built on earlier ones only where the graph has a DeltaChannel: few checkpoints hold its whole value.
+        The newest has to be whole: nothing is removed for the sake of one that cannot be read.
         """
+        described: dict[Kept, Links] = {}
         ids = self.ids(folder)
-        if not ids:
-            return
-        file = self.read(folder, ids[0])
-        newest = self.load(file)  # all of it: nothing is removed for the sake of a checkpoint that cannot be read
-        delta_channels = set(newest.metadata.get("counters_since_delta_snapshot") or ())
-        missing = delta_channels & newest.checkpoint["channel_versions"].keys()
-        keep = {ids[0]}
-        while missing := missing - file.channel_values.keys():
-            parent = file.parent_checkpoint_id
-            if parent is None or parent in keep or parent not in ids:
-                break
-            keep.add(parent)
-            file = self.read(folder, parent)
-        # Tasks may write on a checkpoint before it is saved itself, so what is newer stays.
-        written_on = {path.stem for path in folder.glob("*.writes")}
-        self.remove(folder, {each for each in written_on.union(ids) - keep if each < ids[0]})
+        for checkpoint_id in ids:
+            try:
+                file = self.read(folder, checkpoint_id)
+                if checkpoint_id == ids[0]:
+                    self.load(file)
+                described |= [self._described(file, now)]
+            except Damaged:
+                if checkpoint_id == ids[0]:
+                    raise
+        if described:
+            checkpoint_ns = next(iter(described)).checkpoint_ns
+            nothing = Links(None, (), ())
+            for path in folder.glob("*.writes"):
+                if path.stem not in ids:
+                    described[Kept(checkpoint_ns, path.stem, stored=False)] = nothing
+        return described
+
+    def _described(self, file: CheckpointFile, now: float) -> tuple[Kept, Links]:
+        path = self._path(file)
+        checkpoint, metadata = self._decode_object(file.checkpoint, path), self.metadata(file)
+        try:
+            revision = file.channel_values.get(REVISION)
+            described = Kept(
+                file.checkpoint_ns,
+                file.checkpoint_id,
+                revision if type(revision) is int else None,
+                age(checkpoint["ts"], now),
+                metadata.get("parents", {}).get(""),
+            )
+            delta = metadata.get("counters_since_delta_snapshot", {}).keys() & checkpoint["channel_versions"].keys()
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise Damaged(path, "does not fit this version (checkpoint)", path) from error
+        return described, Links(file.parent_checkpoint_id, delta, file.channel_values.keys())
+
+    def prune(self, described: Mapping[Path, Mapping[Kept, Links]], rule: Rule) -> None:
+        """Remove the checkpoints that need not be kept, of those that `describe` returned for each folder."""
+        links = {
+            each.checkpoint_ns: {one.checkpoint_id: link for one, link in checkpoints.items()}
+            for checkpoints in described.values()
+            for each in list(checkpoints)[:1]
+        }
+        thread = [each for checkpoints in described.values() for each in checkpoints]
+        stays = kept(thread, rule, lambda each: ancestors(each.checkpoint_id, links[each.checkpoint_ns]))
+        for folder, checkpoints in described.items():
+            doomed = {each.checkpoint_id for each in checkpoints if each[:2] not in stays}
+            if doomed:
+                self.remove(folder, doomed)
+        self.remove_unused_values()
 
     def remove_unused_values(self) -> None:
         """Remove the values that no file names; none while there is a file that cannot be read."""

@@ -26,8 +26,8 @@ from psycopg.types.json import set_json_dumps
 from psycopg_pool import AsyncConnectionPool, PoolClosed
 
 from tidegate.checkpointers import postgres_threads as threads
-from tidegate.checkpointers.retention import Rule, deletes_all, latest_only, newest, not_old
-from tidegate.checkpointers.saving import StrictSerializer, put_span, uninterrupted
+from tidegate.checkpointers.retention import Rule
+from tidegate.checkpointers.saving import Saver, StrictSerializer, put_span, uninterrupted
 from tidegate.errors import CheckpointDamaged, LeaseLost, StoreUnavailable, WrongThread
 from tidegate.store import dialect
 from tidegate.store.leases import CHECK, Lease, lease_in
@@ -48,7 +48,7 @@ INLINE = 1024
 class _Operation:
     """What the parts of one operation tell each other, though LangGraph's code is between them."""
 
-    lease: Lease | None = None
+    leases: Sequence[Lease] = ()
     bytes: int = 0
 
 
@@ -62,7 +62,7 @@ class _Apart:
     value: Any
 
 
-class PostgresSaver(AsyncPostgresSaver):
+class PostgresSaver(Saver, AsyncPostgresSaver):
     """LangGraph's saver for PostgreSQL, strict about types, with spans, leases and retention, in a schema of its own.
 
     It stores in one transaction what one call stores, and runs calls side by side: LangGraph's waits for one at a time.
@@ -190,7 +190,7 @@ class PostgresSaver(AsyncPostgresSaver):
         """
         prepared, versions = _apart(checkpoint, new_versions)
         put = super().aput
-        with put_span(config, checkpoint, metadata) as span, _begun(config) as operation:
+        with put_span(config, checkpoint, metadata) as span, _begun(_leases_in(config)) as operation:
 
             async def once() -> RunnableConfig:
                 operation.bytes = 0
@@ -209,73 +209,49 @@ class PostgresSaver(AsyncPostgresSaver):
             LeaseLost, StoreUnavailable: as `aput`.
         """
         put_writes = super().aput_writes
-        with _begun(config):
+        with _begun(_leases_in(config)):
             await uninterrupted(self._persistent(lambda: put_writes(config, writes, task_id, task_path)))
 
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str, *, leases: Sequence[Lease] = ()) -> None:
         """Copy a thread to an ID that has none, all of it or nothing; a source that does not exist is nothing.
 
         Raises:
             ThreadError: there is a thread under the target ID; after a lost connection it may be the copy.
+            LeaseLost: another process has taken over one of the leases.
             StoreUnavailable: the server cannot be reached.
         """
-        await self._stored(lambda cursor: threads.copy(cursor, str(source_thread_id), str(target_thread_id)))
+        await self._stored(lambda cursor: threads.copy(cursor, str(source_thread_id), str(target_thread_id)), leases)
 
     # removing
 
-    async def adelete_thread(self, thread_id: str) -> None:
-        """Delete a thread."""
-        await self._stored(lambda cursor: threads.delete(cursor, str(thread_id)))
+    async def adelete_thread(self, thread_id: str, *, leases: Sequence[Lease] = ()) -> None:
+        """Delete a thread; `LeaseLost` if another process has taken over one of the leases."""
+        await self._stored(lambda cursor: threads.delete(cursor, str(thread_id)), leases)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints that these runs made."""
         await self._stored(lambda cursor: threads.delete_for_runs(cursor, run_ids))
 
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Keep the latest checkpoint of every namespace and the last of every revision (`keep_latest`), or nothing.
-
-        Each thread is pruned in a transaction of its own. What an execution stores meanwhile stays.
-
-        Raises:
-            ValueError: there is no such strategy.
-        """
-        whole = deletes_all(strategy)
-        for thread_id in map(str, thread_ids):
-            if whole:
-                await self.adelete_thread(thread_id)
-            else:
-                await self._prune(thread_id, latest_only)
-
-    async def aprune_older_than(self, seconds: float) -> None:
-        """Of every thread, delete what is older; the latest checkpoint and the last of every revision stay."""
-        await self._prune_all(not_old, older_than=seconds)
-
-    async def akeep_last(self, count: int) -> None:
-        """Of every thread, keep this many of the newest checkpoints, and the last of every revision.
-
-        Raises:
-            ValueError: `count` is below 1.
-        """
-        await self._prune_all(newest(count))
-
-    async def _prune_all(self, rule: Rule, *, older_than: float = 0.0) -> None:
+    async def _athread_ids(self) -> Sequence[str]:
         async def thread_ids() -> Sequence[str]:
             async with self._cursor() as cursor:
                 await cursor.execute("SELECT DISTINCT thread_id FROM checkpoints ORDER BY thread_id")
                 return [row["thread_id"] for row in await cursor.fetchall()]
 
-        for thread_id in await self._persistent(thread_ids):
-            await self._prune(thread_id, rule, older_than=older_than)
+        return await self._persistent(thread_ids)
 
-    async def _prune(self, thread_id: str, rule: Rule, *, older_than: float = 0.0) -> None:
-        await self._stored(lambda cursor: threads.prune(cursor, thread_id, rule, older_than=older_than))
+    async def _aprune_thread(self, thread_id: str, rule: Rule) -> None:
+        await self._stored(lambda cursor: threads.prune(cursor, thread_id, rule))
 
-    async def _stored(self, work: Callable[[AsyncCursor[DictRow]], Awaitable[None]]) -> None:
+    async def _stored(
+        self, work: Callable[[AsyncCursor[DictRow]], Awaitable[None]], leases: Sequence[Lease] = ()
+    ) -> None:
         async def once() -> None:
             async with self._cursor(pipeline=True) as cursor:
                 await work(cursor)
 
-        await uninterrupted(self._persistent(once))
+        with _begun(leases):
+            await uninterrupted(self._persistent(once))
 
     # the same for callers in other threads
 
@@ -332,17 +308,11 @@ class PostgresSaver(AsyncPostgresSaver):
         """As `adelete_for_runs`."""
         self._wait(self.adelete_for_runs(run_ids))
 
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """As `aprune`."""
-        self._wait(self.aprune(thread_ids, strategy=strategy))
+    def _thread_ids(self) -> Sequence[str]:
+        return self._wait(self._athread_ids())
 
-    def prune_older_than(self, seconds: float) -> None:
-        """As `aprune_older_than`."""
-        self._wait(self.aprune_older_than(seconds))
-
-    def keep_last(self, count: int) -> None:
-        """As `akeep_last`."""
-        self._wait(self.akeep_last(count))
+    def _prune_thread(self, thread_id: str, rule: Rule) -> None:
+        self._wait(self._aprune_thread(thread_id, rule))
 
     def _wait(self, work: Coroutine[Any, Any, _Value]) -> _Value:
         try:
@@ -366,13 +336,13 @@ class PostgresSaver(AsyncPostgresSaver):
         the lease over waits for us, or we see that it did. To look without the lock lets a stale write through.
         """
         operation = _operation.get()
-        lease = operation.lease if operation else None
+        leases = operation.leases if operation else ()
         async with self.conn.connection() as connection, connection.cursor(binary=True) as cursor:
-            if not pipeline and lease is None:
+            if not pipeline and not leases:
                 yield cursor
                 return
             async with connection.transaction():
-                if lease is not None:
+                for lease in leases:
                     await _check(cursor, lease)
                 yield cursor
 
@@ -405,12 +375,17 @@ class PostgresSaver(AsyncPostgresSaver):
 
 
 @contextmanager
-def _begun(config: RunnableConfig) -> Iterator[_Operation]:
-    token = _operation.set(operation := _Operation(lease_in(config)))
+def _begun(leases: Sequence[Lease]) -> Iterator[_Operation]:
+    token = _operation.set(operation := _Operation(leases))
     try:
         yield operation
     finally:
         _operation.reset(token)
+
+
+def _leases_in(config: RunnableConfig) -> Sequence[Lease]:
+    lease = lease_in(config)
+    return () if lease is None else (lease,)
 
 
 @contextmanager

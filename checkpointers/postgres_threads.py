@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import psycopg
 from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
-from tidegate.checkpointers.retention import Kept, Rule, kept
+from tidegate.checkpointers.retention import REVISION, Kept, Rule, kept
 from tidegate.checkpointers.saving import TAKEN
 from tidegate.errors import ThreadError
 
@@ -51,15 +51,30 @@ async def delete_for_runs(cursor: AsyncCursor[DictRow], run_ids: Sequence[str]) 
         await _remove(cursor, thread_id, places[thread_id])
 
 
-async def prune(cursor: AsyncCursor[DictRow], thread_id: str, rule: Rule, *, older_than: float) -> None:
-    """Keep what the rule says; `old` are checkpoints of more than `older_than` seconds."""
+async def prune(cursor: AsyncCursor[DictRow], thread_id: str, rule: Rule) -> None:
+    """Remove the checkpoints that need not be kept."""
     await _lock(cursor, thread_id)
-    await cursor.execute(_OF_THREAD, (older_than, thread_id))
-    thread = [Kept(**row) for row in await cursor.fetchall()]
-    stays = kept(thread, rule)
-    places = [(each.checkpoint_ns, each.checkpoint_id) for each in thread]
-    await _remove(cursor, thread_id, [place for place in places if place not in stays])
-    await cursor.execute(_LEFT_BEHIND, (thread_id,))
+    await cursor.execute(_OF_THREAD, {"thread_id": thread_id, "revision": REVISION})
+    rows = await cursor.fetchall()
+    thread = [Kept(*(row[name] for name in Kept._fields)) for row in rows]
+    parents = {(row["checkpoint_ns"], row["checkpoint_id"]): row["parent_id"] for row in rows}
+    with_deltas = {row["checkpoint_ns"] for row in rows if row["delta"]}
+
+    def built_on(each: Kept) -> set[str]:
+        return _ancestors(each, parents) if each.checkpoint_ns in with_deltas else set()
+
+    stays = kept(thread, rule, built_on)
+    await _remove(cursor, thread_id, [place for place in parents if place not in stays])
+
+
+def _ancestors(of: Kept, parents: Mapping[tuple[str, str], str | None]) -> set[str]:
+    """Return all ancestors: which of them hold the value of a delta channel would be another query."""
+    found: set[str] = set()
+    above = parents[of[:2]]
+    while above is not None and above not in found and (of.checkpoint_ns, above) in parents:
+        found.add(above)
+        above = parents[of.checkpoint_ns, above]
+    return found
 
 
 async def _lock(cursor: AsyncCursor[DictRow], thread_id: str) -> None:
@@ -111,26 +126,21 @@ _OF_RUNS: Final = """
     SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints WHERE metadata ->> 'run_id' = ANY(%s)
 """
 
+# Also what tasks wrote on checkpoints that are not stored: those are on their way, or gone.
 _OF_THREAD: Final = """
-    SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id AS parent_id,
-        checkpoint -> 'channel_values' ->> 'revision' AS revision,
+    SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id AS parent_id, true AS stored,
+        CASE jsonb_typeof(checkpoint -> 'channel_values' -> %(revision)s) WHEN 'number'
+            THEN (checkpoint -> 'channel_values' ->> %(revision)s)::numeric END AS revision,
+        extract(epoch FROM clock_timestamp() - (checkpoint ->> 'ts')::timestamptz)::double precision AS age,
         metadata -> 'parents' ->> '' AS root,
-        metadata ? 'counters_since_delta_snapshot' AS delta,
-        (checkpoint ->> 'ts')::timestamptz < clock_timestamp() - make_interval(secs => %s) AS old
-    FROM checkpoints WHERE thread_id = %s
-"""
-
-# What tasks wrote on checkpoints that are gone. Those newer than the latest stay: theirs may be on the way.
-_LEFT_BEHIND: Final = """
-    DELETE FROM checkpoint_writes w USING (
-        SELECT thread_id, checkpoint_ns, max(checkpoint_id) AS latest FROM checkpoints
-        WHERE thread_id = %s GROUP BY thread_id, checkpoint_ns
-    ) n
-    WHERE w.thread_id = n.thread_id AND w.checkpoint_ns = n.checkpoint_ns AND w.checkpoint_id < n.latest
-        AND NOT EXISTS (
-            SELECT 1 FROM checkpoints c WHERE c.thread_id = w.thread_id AND c.checkpoint_ns = w.checkpoint_ns
-                AND c.checkpoint_id = w.checkpoint_id
-        )
+        metadata ? 'counters_since_delta_snapshot' AS delta
+    FROM checkpoints WHERE thread_id = %(thread_id)s
+    UNION ALL
+    SELECT DISTINCT checkpoint_ns, checkpoint_id, NULL, false, NULL::numeric, 0.0::double precision, NULL, false
+    FROM checkpoint_writes w WHERE thread_id = %(thread_id)s AND NOT EXISTS (
+        SELECT 1 FROM checkpoints c WHERE c.thread_id = w.thread_id AND c.checkpoint_ns = w.checkpoint_ns
+            AND c.checkpoint_id = w.checkpoint_id
+    )
 """
 
 _UNUSED: Final = """

@@ -1,28 +1,48 @@
-"""Which checkpoints of a thread stay when it is pruned: pure rules, without a database."""
+"""Which checkpoints of a thread stay when it is pruned: pure rules, the same for every saver."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
+
+REVISION = "revision"
+"""The channel whose value, a whole number, counts what was published: see `tidegate.nodes.conclude`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class Kept(NamedTuple):
     """A checkpoint as far as the rules look at it.
 
-    `revision` is the value of the channel of that name, None where there is none; `root` is the checkpoint of the outer
-    graph that a subgraph's was made under; `delta` says that its state is stored as changes to its ancestors'; `old`
-    that it is older than what is asked for.
+    `age` is in seconds; `root` is the checkpoint of the outer graph that a subgraph's was made under. One that is not
+    `stored` is only known by what tasks wrote on it, as they may before it is stored itself. (A tuple: a thread may
+    have 100,000.)
     """
 
     checkpoint_ns: str
     checkpoint_id: str
-    parent_id: str | None = None
-    revision: str | None = None
+    revision: int | None = None
+    age: float = 0.0
     root: str | None = None
-    delta: bool = False
-    old: bool = False
+    stored: bool = True
+
+
+Rule = Callable[[Sequence[Kept]], Iterable[Kept]]
+"""The stored checkpoints of one namespace, oldest first -> those to keep besides what is always kept."""
+
+BuiltOn = Callable[[Kept], Iterable[str]]
+"""The IDs of the ancestors without which a checkpoint's delta channels would lose their values."""
+
+
+def age(ts: str, now: float) -> float:
+    """Return the seconds since a checkpoint's `ts`.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    made = datetime.fromisoformat(ts)
+    return now - (made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()
 
 
 def deletes_all(strategy: str) -> bool:
@@ -34,10 +54,6 @@ def deletes_all(strategy: str) -> bool:
     if strategy not in {"keep_latest", "delete"}:
         raise ValueError(f"no strategy {strategy!r} for pruning; use 'keep_latest' or 'delete'")
     return strategy == "delete"
-
-
-Rule = Callable[[Sequence[Kept]], Iterable[Kept]]
-"""The checkpoints of one namespace, oldest first -> those to keep besides the latest and the last of each revision."""
 
 
 def latest_only(checkpoints: Sequence[Kept]) -> Iterable[Kept]:
@@ -52,50 +68,70 @@ def newest(count: int) -> Rule:
         ValueError: it is not a positive number.
     """
     if count < 1:
-        raise ValueError(f"cannot keep the last {count} checkpoints; the last one always stays, so name 1 or more")
+        raise ValueError(f"cannot keep the last {count} checkpoints of a thread; keep at least 1, or delete the thread")
     return lambda checkpoints: checkpoints[-count:]
 
 
-def not_old(checkpoints: Sequence[Kept]) -> Iterable[Kept]:
-    """Keep what is not `old`."""
-    return (each for each in checkpoints if not each.old)
+def younger(seconds: float) -> Rule:
+    """Keep those that are no older than this.
+
+    Raises:
+        ValueError: it is no age.
+    """
+    if not seconds >= 0:
+        raise ValueError(f"{seconds} seconds are no age; give 0 or more")
+    return lambda checkpoints: (each for each in checkpoints if each.age <= seconds)
 
 
-def kept(thread: Iterable[Kept], rule: Rule) -> set[tuple[str, str]]:
+def kept(thread: Iterable[Kept], rule: Rule, built_on: BuiltOn = lambda _: ()) -> set[tuple[str, str]]:
     """Return namespace and ID of what stays of a thread.
 
-    The latest checkpoint of every namespace does, so that an unfinished thread goes on, and the last of every revision.
-    So do the ancestors of what stays where state is stored as changes to them. The namespace of a subgraph's call goes
+    In every namespace that is the latest stored checkpoint, so that an unfinished thread goes on, and what is newer,
+    which is on its way; of every revision the checkpoint that published it, and the last one, since in between a
+    backfill may be at work; what the rule says; and what those are built on. The namespace of a subgraph's call goes
     with the checkpoint that the call was made under.
     """
     stays: set[tuple[str, str]] = set()
-    by_namespace = groupby(sorted(thread, key=lambda each: (each.checkpoint_ns, each.checkpoint_id)), _namespace)
     roots: dict[str, bool] = {}  # which checkpoints of the outer graph there are, and whether they stay: "" sorts first
-    for checkpoint_ns, found in by_namespace:
-        checkpoints = list(found)
-        # A call's namespace ends in its task's ID after a ":"; one without outlives the call.
-        if ":" in checkpoint_ns and not roots.get(checkpoints[-1].root or "", True):
+    for checkpoint_ns, found in groupby(sorted(thread), key=attrgetter("checkpoint_ns")):
+        known = list(found)
+        stored = [each for each in known if each.stored]
+        if not stored:
+            stays.update(each[:2] for each in known)
             continue
-        revisions = {each.revision: each for each in checkpoints if each.revision is not None}
-        chosen = {each.checkpoint_id for each in (checkpoints[-1], *revisions.values(), *rule(checkpoints))}
-        if any(each.delta for each in checkpoints):
-            chosen |= _ancestors(chosen, checkpoints)
+        latest = stored[-1]
+        # A call's namespace ends in its task's ID after a ":"; one without outlives the call.
+        if ":" in checkpoint_ns and not roots.get(latest.root or "", True):
+            continue
+        numbered = [each for each in stored if each.revision is not None]
+        first = {each.revision: each for each in reversed(numbered)}
+        last = {each.revision: each for each in numbered}
+        chosen = {each.checkpoint_id: each for each in (latest, *first.values(), *last.values(), *rule(stored))}
+        ids = {above for each in chosen.values() for above in built_on(each)}.union(chosen)
         if not checkpoint_ns:
-            roots = {each.checkpoint_id: each.checkpoint_id in chosen for each in checkpoints}
-        stays |= {(checkpoint_ns, checkpoint_id) for checkpoint_id in chosen}
+            roots = {each.checkpoint_id: each.checkpoint_id in ids for each in stored}
+        ids.update(each.checkpoint_id for each in known if each.checkpoint_id > latest.checkpoint_id)
+        stays.update((checkpoint_ns, checkpoint_id) for checkpoint_id in ids)
     return stays
 
 
-def _namespace(checkpoint: Kept) -> str:
-    return checkpoint.checkpoint_ns
+class Links(NamedTuple):
+    """What ties a checkpoint to its ancestors: which delta channels it has, and which channels it holds whole."""
+
+    parent_id: str | None
+    delta: Collection[str]
+    holds: Collection[str]
 
 
-def _ancestors(of: set[str], checkpoints: Sequence[Kept]) -> set[str]:
-    parents = {each.checkpoint_id: each.parent_id for each in checkpoints}
+def ancestors(checkpoint_id: str, links: Mapping[str, Links]) -> set[str]:
+    """Return what a checkpoint is built on: its ancestors, back to those that hold the channels that it lacks."""
+    at = links[checkpoint_id]
+    missing = set(at.delta).difference(at.holds)
     found: set[str] = set()
-    for checkpoint_id in of:
-        above = parents[checkpoint_id]
-        while above in parents and above not in found:
-            found.add(above)
-            above = parents[above]
+    while missing and (parent_id := at.parent_id) is not None:
+        if parent_id not in links or parent_id in found:  # a forged chain may lead back into itself
+            break
+        found.add(parent_id)
+        at = links[parent_id]
+        missing.difference_update(at.holds)
     return found

@@ -1,18 +1,19 @@
-"""What saving a checkpoint is everywhere: strict about types, seen in a span, and never half done."""
+"""What a saver is everywhere: strict about types, seen in a span, never half done, and pruned by the same rules."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import ormsgpack
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.jsonplus import EXT_CONSTRUCTOR_POS_ARGS, JsonPlusSerializer
 from langgraph.types import Send
 
-from tidegate.store.leases import stopping
+from tidegate.checkpointers.retention import Rule, deletes_all, latest_only, newest, younger
+from tidegate.store.leases import Lease, stopping
 from tidegate.telemetry import names, spans
 
 _Value = TypeVar("_Value")
@@ -96,6 +97,108 @@ async def uninterrupted(work: Coroutine[Any, Any, _Value]) -> _Value:
         if not task.done():
             await asyncio.wait([task])
         raise
+
+
+class Saver(BaseCheckpointSaver[Any]):
+    """What each saver here offers besides LangGraph's interface, and how all of them prune.
+
+    Whatever is pruned, the rules of `tidegate.checkpointers.retention` keep what a thread goes on from and what it
+    published. Each thread is pruned at one stroke, and may be run meanwhile: an execution goes on from the latest
+    checkpoint of its thread, which stays, as does all that is newer. Only one that was told to start from an earlier
+    checkpoint may find it gone.
+    """
+
+    async def adelete_thread(self, thread_id: str, *, leases: Sequence[Lease] = ()) -> None:
+        """Delete a thread.
+
+        Raises:
+            LeaseLost: another process has taken over one of the leases, and nothing was deleted.
+        """
+        raise NotImplementedError
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str, *, leases: Sequence[Lease] = ()) -> None:
+        """Copy a thread to an ID that has none, all of it or nothing; a source that does not exist is nothing.
+
+        Raises:
+            ThreadError: there is a thread under the target ID.
+            LeaseLost: another process has taken over one of the leases, and nothing was copied.
+        """
+        raise NotImplementedError
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Keep only what these threads need to go on and what they published (`keep_latest`), or nothing (`delete`).
+
+        Kept are, in every namespace, the latest checkpoint with what tasks wrote on it; of every revision the
+        checkpoint that published it and the last one; and the earlier ones that a kept one's delta channels are built
+        on.
+
+        Raises:
+            ValueError: there is no such strategy.
+            CheckpointDamaged: a checkpoint that is to be kept cannot be read. Its thread is left as it is.
+        """
+        whole = deletes_all(strategy)
+        for thread_id in map(str, thread_ids):
+            if whole:
+                self.delete_thread(thread_id)
+            else:
+                self._prune_thread(thread_id, latest_only)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """As `prune`."""
+        whole = deletes_all(strategy)
+        for thread_id in map(str, thread_ids):
+            if whole:
+                await self.adelete_thread(thread_id)
+            else:
+                await self._aprune_thread(thread_id, latest_only)
+
+    def keep_last(self, count: int) -> None:
+        """Of all threads, keep the newest `count` checkpoints of every namespace, and what `prune` keeps.
+
+        Raises:
+            ValueError: `count` is below 1.
+            CheckpointDamaged: as `prune`.
+        """
+        self._prune_all(newest(count))
+
+    async def akeep_last(self, count: int) -> None:
+        """As `keep_last`."""
+        await self._aprune_all(newest(count))
+
+    def prune_older_than(self, seconds: float) -> None:
+        """Of all threads, delete the checkpoints that are older than this, but not what `prune` keeps.
+
+        Every thread can thus be resumed and shows its results, however old it is; `delete_thread` removes one.
+
+        Raises:
+            ValueError: `seconds` is no age.
+            CheckpointDamaged: as `prune`.
+        """
+        self._prune_all(younger(seconds))
+
+    async def aprune_older_than(self, seconds: float) -> None:
+        """As `prune_older_than`."""
+        await self._aprune_all(younger(seconds))
+
+    def _prune_all(self, rule: Rule) -> None:
+        for thread_id in self._thread_ids():
+            self._prune_thread(thread_id, rule)
+
+    async def _aprune_all(self, rule: Rule) -> None:
+        for thread_id in await self._athread_ids():
+            await self._aprune_thread(thread_id, rule)
+
+    def _thread_ids(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    async def _athread_ids(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def _prune_thread(self, thread_id: str, rule: Rule) -> None:
+        raise NotImplementedError
+
+    async def _aprune_thread(self, thread_id: str, rule: Rule) -> None:
+        raise NotImplementedError
 
 
 @runtime_checkable

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
-    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -21,18 +20,18 @@ from langgraph.checkpoint.base import (
 )
 
 from tidegate.checkpointers import sqlite_import, sqlite_listing, sqlite_retention, sqlite_rows
-from tidegate.checkpointers.retention import deletes_all
-from tidegate.checkpointers.saving import TAKEN, Address, StrictSerializer, put_span
+from tidegate.checkpointers.retention import Rule
+from tidegate.checkpointers.saving import TAKEN, Address, Saver, StrictSerializer, put_span
 from tidegate.checkpointers.sqlite_rows import TaskWrites
 from tidegate.errors import CheckpointDamaged, StoreDamaged, ThreadError
 from tidegate.store.database import Database
-from tidegate.store.leases import check_lease, stopping
+from tidegate.store.leases import Lease, check, check_lease, stopping
 
 _Result = TypeVar("_Result")
 _FencedWrites: TypeAlias = tuple[RunnableConfig, TaskWrites]
 
 
-class SqliteSaver(BaseCheckpointSaver[Any]):
+class SqliteSaver(Saver):
     """Threads in a `Database` of the schema `tidegate.store.schema.STORE`, which its owner opens and closes.
 
     Each value is stored once, however many versions, checkpoints and threads hold it. What is stored is durable when a
@@ -237,12 +236,13 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         """
         self.database.write_sync(self._copying(source_thread_id, target_thread_id))
 
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """As `copy_thread`."""
-        await self.database.write(self._copying(source_thread_id, target_thread_id), settle=True)
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str, *, leases: Sequence[Lease] = ()) -> None:
+        """As `copy_thread`; `LeaseLost` if one of the leases was lost."""
+        await self.database.write(self._copying(source_thread_id, target_thread_id, leases), settle=True)
 
-    def _copying(self, source: str, target: str) -> Callable[[sqlite3.Connection], None]:
+    def _copying(self, source: str, target: str, leases: Sequence[Lease] = ()) -> Callable[[sqlite3.Connection], None]:
         def copy(connection: sqlite3.Connection) -> None:
+            check(connection, *leases)
             if not sqlite_rows.has_thread(connection, str(source)):
                 return
             if sqlite_rows.has_thread(connection, str(target)):
@@ -255,11 +255,18 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete a thread."""
-        self.database.write_sync(self._pruning(thread_id, sqlite_retention.NOTHING))
+        self.database.write_sync(self._deleting(thread_id))
 
-    async def adelete_thread(self, thread_id: str) -> None:
-        """As `delete_thread`."""
-        await self.database.write(self._pruning(thread_id, sqlite_retention.NOTHING), settle=True)
+    async def adelete_thread(self, thread_id: str, *, leases: Sequence[Lease] = ()) -> None:
+        """As `delete_thread`; `LeaseLost` if one of the leases was lost."""
+        await self.database.write(self._deleting(thread_id, leases), settle=True)
+
+    def _deleting(self, thread_id: str, leases: Sequence[Lease] = ()) -> Callable[[sqlite3.Connection], None]:
+        def delete(connection: sqlite3.Connection) -> None:
+            check(connection, *leases)
+            sqlite_retention.delete(connection, str(thread_id))
+
+        return delete
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints that these runs made."""
@@ -269,58 +276,23 @@ class SqliteSaver(BaseCheckpointSaver[Any]):
         """As `delete_for_runs`."""
         await self.database.write(lambda connection: sqlite_retention.remove_runs(connection, run_ids), settle=True)
 
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Keep only what a thread needs to go on and what it published (`keep_latest`), or nothing (`delete`).
+    def _thread_ids(self) -> Sequence[str]:
+        return self.database.read_sync(sqlite_retention.threads)
 
-        Kept are, in every namespace, the newest checkpoint with what tasks wrote on it; of every revision the
-        checkpoint that published it and the last one; and the earlier ones that a kept one's delta channels are built
-        on.
+    async def _athread_ids(self) -> Sequence[str]:
+        return await self.database.read(sqlite_retention.threads)
 
-        Raises:
-            CheckpointDamaged: a checkpoint that is to be kept cannot be read. Its thread is left as it is.
-        """
-        keep = sqlite_retention.NOTHING if deletes_all(strategy) else sqlite_retention.Keep()
-        for thread_id in thread_ids:
-            self.database.write_sync(self._pruning(thread_id, keep))
+    def _prune_thread(self, thread_id: str, rule: Rule) -> None:
+        self.database.write_sync(self._pruning(thread_id, rule))
 
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """As `prune`."""
-        keep = sqlite_retention.NOTHING if deletes_all(strategy) else sqlite_retention.Keep()
-        for thread_id in thread_ids:
-            await self.database.write(self._pruning(thread_id, keep), settle=True)
+    async def _aprune_thread(self, thread_id: str, rule: Rule) -> None:
+        await self.database.write(self._pruning(thread_id, rule), settle=True)
 
-    def keep_last(self, n: int, thread_ids: Sequence[str] | None = None) -> None:
-        """Keep the newest `n` checkpoints of every namespace, and what `prune` keeps; of all threads, or of these."""
-        keep = sqlite_retention.newest(n)
-        for thread_id in self.database.read_sync(sqlite_retention.threads) if thread_ids is None else thread_ids:
-            self.database.write_sync(self._pruning(thread_id, keep))
-
-    async def akeep_last(self, n: int, thread_ids: Sequence[str] | None = None) -> None:
-        """As `keep_last`."""
-        keep = sqlite_retention.newest(n)
-        for thread_id in await self.database.read(sqlite_retention.threads) if thread_ids is None else thread_ids:
-            await self.database.write(self._pruning(thread_id, keep), settle=True)
-
-    def prune_older_than(self, seconds: float) -> None:
-        """Delete the checkpoints that were stored longer ago than this, but not what `prune` keeps.
-
-        Every thread can thus be resumed and shows its results, however old it is; `delete_thread` removes one.
-        """
-        keep = sqlite_retention.younger(seconds)
-        for thread_id in self.database.read_sync(sqlite_retention.threads):
-            self.database.write_sync(self._pruning(thread_id, keep))
-
-    async def aprune_older_than(self, seconds: float) -> None:
-        """As `prune_older_than`."""
-        keep = sqlite_retention.younger(seconds)
-        for thread_id in await self.database.read(sqlite_retention.threads):
-            await self.database.write(self._pruning(thread_id, keep), settle=True)
-
-    def _pruning(self, thread_id: str, keep: sqlite_retention.Keep) -> Callable[[sqlite3.Connection], None]:
+    def _pruning(self, thread_id: str, rule: Rule) -> Callable[[sqlite3.Connection], None]:
         codec, path = self.database.codec, self.database.path
 
         def prune(connection: sqlite3.Connection) -> None:
-            sqlite_retention.prune(connection, str(thread_id), keep, codec, self.serde, path)
+            sqlite_retention.prune(connection, thread_id, rule, codec, self.serde, path)
 
         return prune
 

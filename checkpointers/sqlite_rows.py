@@ -17,13 +17,11 @@ from langgraph.checkpoint.base import (
     writes_sort_key,
 )
 
+from tidegate.checkpointers.retention import REVISION
 from tidegate.checkpointers.saving import Address
 from tidegate.errors import CheckpointDamaged
 from tidegate.store import blobs, rows
 from tidegate.store.codec import Codec
-
-REVISION = "revision"
-"""The channel whose value numbers what was published: see `tidegate.nodes.conclude`."""
 
 
 class Row(NamedTuple):

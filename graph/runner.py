@@ -10,10 +10,10 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio.from_thread import start_blocking_portal
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 
 from tidegate.checkpointers import open_checkpointer
+from tidegate.checkpointers.saving import Saver
 from tidegate.errors import ThreadError
 from tidegate.graph import adapters
 from tidegate.graph.drawing import Path, visited
@@ -45,7 +45,7 @@ class Pipeline:
     methods may be awaited from any event loop, their `_sync` twins called from any thread but the pipeline's own.
     """
 
-    def __init__(self, wired: Wired, checkpointer: BaseCheckpointSaver[Any], settings: Settings) -> None:
+    def __init__(self, wired: Wired, checkpointer: Saver, settings: Settings) -> None:
         self.settings = settings
         self.graph = build_graph(wired.services, settings).compile(checkpointer=checkpointer, name="tidegate")
         self._wired = wired
@@ -225,15 +225,15 @@ class Pipeline:
     async def prune(self, *, keep_last: int | None = None, older_than: float | None = None) -> None:
         """Remove checkpoints of all threads: all but the newest `keep_last`, or those `older_than` so many seconds.
 
-        The newest of each thread and what was published by each revision stay.
+        The newest of each thread and what was published by each revision stay. Threads may be run meanwhile.
 
         Raises:
-            SettingsError: the checkpoints of this store cannot be pruned so.
+            CheckpointDamaged: one that has to stay cannot be read; its thread is left as it is.
         """
         await self._home.run(self._upkeep.prune(keep_last=keep_last, older_than=older_than))
 
     async def forget(self, document: str) -> Forgotten:
-        """Remove a document and all that was made of it: threads, answers that were recorded for them, raw bytes.
+        """Remove a document and all that was made of it: threads, answers that were recorded for it, raw bytes.
 
         `document` is its SHA-256 or the beginning of that (8 digits at least), or its source as threads name it.
 

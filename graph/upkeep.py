@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, cast
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
-
+from tidegate.checkpointers.saving import Saver
 from tidegate.errors import (
     CheckpointDamaged,
     DocumentNotFound,
-    SettingsError,
     ThreadError,
 )
 from tidegate.graph.execution import Executions, check_thread_id, not_found
@@ -24,19 +22,6 @@ from tidegate.store.registry import Registry, ThreadRecord
 from tidegate.store.transactions import Store
 
 _FINISHED = frozenset({"complete", "degraded"})
-
-
-@runtime_checkable
-class Retaining(Protocol):
-    """A saver that can keep a part of each thread's checkpoints."""
-
-    async def akeep_last(self, count: int, /) -> None:
-        """Keep this many of each thread."""
-        ...
-
-    async def aprune_older_than(self, seconds: float, /) -> None:
-        """Keep those that are no older."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +56,15 @@ class Forgotten:
 
 
 class Upkeep:
-    """Works on the threads of one store. What deletes or copies a thread takes its lease first."""
+    """Works on the threads of one store.
+
+    What deletes or copies a thread takes its lease first, and writes nothing once that is lost. Pruning needs none: see
+    `tidegate.checkpointers.saving.Saver`.
+    """
 
     def __init__(
         self,
-        saver: BaseCheckpointSaver[Any],
+        saver: Saver,
         executions: Executions,
         *,
         store: Store,
@@ -98,11 +87,12 @@ class Upkeep:
         Raises:
             ThreadNotFound: there is none.
             ThreadBusy: it is being run.
+            LeaseLost: another process took it over meanwhile, since this one was silent for too long.
         """
         await self._existing(thread_id)
-        async with self._leases.hold(thread_id):
-            await self._saver.adelete_thread(thread_id)
-            await self._registry.delete(thread_id)
+        async with self._leases.hold(thread_id) as lease:
+            await self._saver.adelete_thread(thread_id, leases=[lease])
+            await self._registry.delete(thread_id, lease)
 
     async def copy(self, thread_id: str, to: str) -> None:
         """Copy a thread, its history included, to an ID that has none.
@@ -111,55 +101,54 @@ class Upkeep:
             ThreadNotFound: there is no such thread.
             ThreadError: there is one under the other ID.
             ThreadBusy: one of them is being run.
+            LeaseLost: as `delete`, of one of them.
         """
         check_thread_id(to)
         await self._existing(thread_id)
-        async with self._leases.hold(thread_id), self._leases.hold(to):
+        async with self._leases.hold(thread_id) as lease, self._leases.hold(to) as lease_of_copy:
             record = await self._existing(thread_id)
             if await self._registry.get(to) is not None:
                 raise ThreadError(to, "exists already; choose another ID for the copy, or delete it first")
-            await self._saver.acopy_thread(thread_id, to)
-            await self._registry.put(replace(record, thread_id=to))
+            await self._saver.acopy_thread(thread_id, to, leases=[lease, lease_of_copy])
+            await self._registry.put(replace(record, thread_id=to), lease_of_copy)
 
     async def prune(self, *, keep_last: int | None = None, older_than: float | None = None) -> None:
         """Remove checkpoints of all threads: all but the newest `keep_last`, or those `older_than` so many seconds.
 
-        The newest of each thread and what was published by each revision stay.
+        The newest of each thread and what was published by each revision stay. Threads may be run meanwhile.
 
         Raises:
-            SettingsError: the checkpoints of this store cannot be pruned so.
+            CheckpointDamaged: one that has to stay cannot be read; its thread is left as it is.
         """
-        if not isinstance(self._saver, Retaining):
-            raise SettingsError("JSON files and memory keep whole threads; `tidegate delete` removes one")
         if keep_last is not None:
             await self._saver.akeep_last(keep_last)
         if older_than is not None:
             await self._saver.aprune_older_than(older_than)
 
     async def forget(self, document: str) -> Forgotten:
-        """Remove a document and all that was made of it: threads, answers that were recorded for them, raw bytes.
+        """Remove a document and all that was made of it: threads, answers that were recorded for it, raw bytes.
 
         `document` is its SHA-256 or the beginning of that (8 digits at least), or its source as threads name it.
 
         Raises:
             DocumentNotFound: there is none, or there are several.
             ThreadBusy: one of its threads is being run.
+            LeaseLost: as `delete`, of one of them; what was not removed yet can be forgotten again.
         """
         records = await self._registry.of_document(document)
         found = sorted({record.document_id for record in records} | set(await self._documents.named(document)))
         if len(found) != 1:
             raise DocumentNotFound(document, found)
         ids = tuple(record.thread_id for record in await self._registry.of_document(found[0]))
-        async with AsyncExitStack() as leases:
-            for thread_id in ids:
-                await leases.enter_async_context(self._leases.hold(thread_id))
+        async with AsyncExitStack() as held:
+            leases = [await held.enter_async_context(self._leases.hold(thread_id)) for thread_id in ids]
             # The list of threads goes last: while it names one, what is left can be found and forgotten again.
-            calls = await self._journal.forget(ids)
-            for thread_id in ids:
-                await self._saver.adelete_thread(thread_id)
-            await self._documents.delete(found[0])
-            for thread_id in ids:
-                await self._registry.delete(thread_id)
+            calls = await self._journal.forget(found[0], leases)
+            for lease in leases:
+                await self._saver.adelete_thread(lease.thread_id, leases=leases)
+            await self._documents.delete(found[0], leases)
+            for lease in leases:
+                await self._registry.delete(lease.thread_id, lease)
         return Forgotten(document_id=found[0], threads=ids, calls=calls)
 
     async def check_threads(self) -> list[Checked]:

@@ -321,7 +321,9 @@ def graph(saver: BaseCheckpointSaver[Any]) -> Any:
 # retention
 
 
-async def test_pruning_keeps_the_last_of_every_revision_with_its_values(saver: PostgresSaver) -> None:
+async def test_pruning_keeps_the_first_and_last_of_every_revision_with_their_values(
+    saver: PostgresSaver,
+) -> None:
     stored = [
         await put(saver, version, value=[version], revision=revision)
         for version, revision in enumerate([1, 1, 2, 2, 2, 3, 3])
@@ -329,11 +331,11 @@ async def test_pruning_keeps_the_last_of_every_revision_with_its_values(saver: P
     for config in stored:
         await saver.aput_writes(config, [("value", "y")], "task")
     await saver.aprune(["t"])
-    kept = [stored[6], stored[4], stored[1]]
+    kept = [stored[6], stored[5], stored[4], stored[2], stored[1], stored[0]]
     found = [each async for each in saver.alist(at())]
     assert [each.config for each in found] == kept
-    assert [each.checkpoint["channel_values"]["value"] for each in found] == [[6], [4], [1]]
-    assert [await count(saver, table) for table in ("checkpoint_blobs", "checkpoint_writes")] == [3, 3]
+    assert [each.checkpoint["channel_values"]["value"] for each in found] == [[6], [5], [4], [2], [1], [0]]
+    assert [await count(saver, table) for table in ("checkpoint_blobs", "checkpoint_writes")] == [6, 6]
 
 
 async def test_the_newest_are_kept_of_every_thread(saver: PostgresSaver) -> None:
@@ -344,7 +346,7 @@ async def test_the_newest_are_kept_of_every_thread(saver: PostgresSaver) -> None
     assert await count(saver, "checkpoints", "other") == await count(saver, "checkpoint_blobs", "other") == 2
     await asyncio.to_thread(saver.keep_last, 1)
     assert await count(saver, "checkpoints") == 1
-    with pytest.raises(ValueError, match="name 1 or more"):
+    with pytest.raises(ValueError, match="keep at least 1"):
         await saver.akeep_last(0)
 
 

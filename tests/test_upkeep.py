@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from tests.checkpoints import checkpoint
 from tests.servers.enrichment import EnrichmentServer
 from tidegate import Pipeline, Settings, errors
+from tidegate.checkpointers import open_checkpointer
 from tidegate.cli import main
 from tidegate.settings import EnrichmentSettings
-from tidegate.store.leases import Leases
+from tidegate.store.leases import Lease, Leases
 from tidegate.store.opening import store_at
 
 TEXT = "They sailed from Alta to Bergen, and from there to Cork."
 
 
-@pytest.fixture(params=["sqlite:///{}/tidegate.db", "file:///{}/kept"])
+@pytest.fixture(params=["sqlite:///{}/tidegate.db", "file:///{}/kept", "memory:"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     return Settings(checkpoints=request.param.format(tmp_path), recogniser="rules")
 
@@ -82,6 +83,20 @@ async def test_a_forgotten_document_takes_threads_answers_and_bytes_with_it(tmp_
     assert (documents, answers) == (1, 0)
 
 
+async def test_answers_of_a_thread_that_was_deleted_are_forgotten_with_its_document(tmp_path: Path) -> None:
+    with EnrichmentServer() as server:
+        api = EnrichmentSettings(adapter="http", url=server.url, types=("LOC",))
+        settings = Settings(checkpoints=f"sqlite:///{tmp_path}/t.db", recogniser="rules", enrichment=api)
+        async with Pipeline.open(settings) as pipeline:
+            deleted = await pipeline.run(text=TEXT, thread_id="a")
+            await pipeline.delete("a")
+            await pipeline.run(text="They came to Dover.", thread_id="a")  # the same ID, another document
+            assert deleted.document is not None
+            assert (await pipeline.forget(deleted.document.id)).calls == 3
+    with sqlite3.connect(tmp_path / "t.db") as connection:
+        assert connection.execute("SELECT count(*) FROM calls").fetchone() == (1,)
+
+
 async def test_a_name_that_several_documents_have_is_not_enough(pipeline: Pipeline) -> None:
     await pipeline.run(text="They came to Alta.", name="note", thread_id="a")
     await pipeline.run(text="They came to Cork.", name="note", thread_id="b")
@@ -99,22 +114,91 @@ async def test_a_thread_that_is_being_run_is_not_touched(pipeline: Pipeline, set
     assert (await pipeline.inspect("a")).status == "complete"
 
 
-async def test_pruning_keeps_what_was_published(tmp_path: Path) -> None:
-    async with Pipeline.open(Settings(checkpoints=f"sqlite:///{tmp_path}/t.db", recogniser="rules")) as pipeline:
-        result = await pipeline.run(text=TEXT, thread_id="a")
-        before = len(await pipeline.history("a"))
-        await pipeline.prune(older_than=3600.0)
-        assert len(await pipeline.history("a")) == before
-        await pipeline.prune(keep_last=1)
-        assert len(await pipeline.history("a")) < before
+async def test_pruning_keeps_what_was_published(pipeline: Pipeline) -> None:
+    result = await pipeline.run(text=TEXT, thread_id="a")
+    before = len(await pipeline.history("a"))
+    await pipeline.prune(older_than=3600.0)
+    assert len(await pipeline.history("a")) == before
+    await pipeline.prune(keep_last=1)
+    assert len(await pipeline.history("a")) < before
+    assert await pipeline.inspect("a") == result
+    assert (await pipeline.resume("a")).revision == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "file", "memory", "postgres"])
+async def test_a_thread_may_be_pruned_while_it_is_run(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = {"sqlite": f"sqlite:///{tmp_path}/t.db", "file": f"file:///{tmp_path}/kept", "memory": "memory:"}
+    url = urls.get(kind) or request.getfixturevalue("postgres_url")
+    async with Pipeline.open(Settings(checkpoints="memory:", recogniser="rules")) as undisturbed:
+        expected = await undisturbed.run(text=TEXT, name="note", thread_id="a")
+    settings = Settings(checkpoints=url, recogniser="rules")
+    async with Pipeline.open(settings) as pipeline, open_checkpointer(url) as other:
+        saver = pipeline._upkeep._saver
+        pruner, pruned = (saver if kind == "memory" else other), 0
+
+        def then_pruned(store: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            async def stored(*arguments: Any, **options: Any) -> Any:
+                nonlocal pruned
+                result = await store(*arguments, **options)
+                await pruner.aprune(["a"])
+                pruned += 1
+                return result
+
+            return stored
+
+        for name in ("aput", "aput_writes"):
+            monkeypatch.setattr(saver, name, then_pruned(getattr(saver, name)))
+        pipeline._executions._graph.interrupt_before_nodes = ["gate_summary"]
+        assert (await pipeline.run(text=TEXT, name="note", thread_id="a")).status == "unfinished"
+        pipeline._executions._graph.interrupt_before_nodes = []
+        assert await pipeline.resume("a") == expected
+        assert pruned > 10
+        assert len(await pipeline.history("a")) < 4
+
+
+async def test_a_delete_whose_lease_was_lost_writes_nothing(
+    pipeline: Pipeline, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = await pipeline.run(text=TEXT, name="note", thread_id="a")
+    await _refuses_without_a_lease(pipeline, monkeypatch, in_memory=settings.checkpoints == "memory:")
+    if settings.checkpoints != "memory:":
         assert await pipeline.inspect("a") == result
-        assert (await pipeline.resume("a")).revision == 1
+    assert [record.thread_id for record in await pipeline.threads()] == ["a"]
+    assert result.document is not None
+    assert await pipeline._wired.documents.get(result.document.id)
 
 
-async def test_json_files_say_that_they_cannot_be_pruned(tmp_path: Path) -> None:
-    async with Pipeline.open(Settings(checkpoints=f"file:///{tmp_path}/kept", recogniser="rules")) as pipeline:
-        with pytest.raises(errors.SettingsError, match="tidegate delete"):
-            await pipeline.prune(keep_last=1)
+async def test_so_does_one_in_postgres(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Pipeline.open(Settings(checkpoints=postgres_url, recogniser="rules")) as pipeline:
+        result = await pipeline.run(text=TEXT, name="note", thread_id="a")
+        await _refuses_without_a_lease(pipeline, monkeypatch)
+        assert await pipeline.inspect("a") == result
+
+
+async def _refuses_without_a_lease(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, *, in_memory: bool = False
+) -> None:
+    leases, saver = pipeline._wired.leases, pipeline._upkeep._saver
+    acquire = leases.acquire
+
+    async def lose(thread_id: str) -> Lease:
+        lease = await acquire(thread_id)
+        await leases.release(lease)
+        return lease
+
+    lost = await lose("a")
+    if not in_memory:  # which no other process can take a thread of
+        with pytest.raises(errors.LeaseLost):
+            await saver.adelete_thread("a", leases=[lost])
+        with pytest.raises(errors.LeaseLost):
+            await saver.acopy_thread("a", "b", leases=[lost])
+        assert await saver.aget_tuple({"configurable": {"thread_id": "b", "checkpoint_ns": ""}}) is None
+    monkeypatch.setattr(leases, "acquire", lose)
+    for change in (pipeline.forget("note"), pipeline.copy("a", "b"), pipeline.delete("a")):
+        with pytest.raises(errors.LeaseLost):
+            await change
 
 
 async def test_the_doctor_says_why_each_thread_is_not_finished(pipeline: Pipeline, settings: Settings) -> None:

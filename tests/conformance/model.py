@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from langgraph.checkpoint.base import (
-    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
+    CheckpointMetadata,
     CheckpointTuple,
     empty_checkpoint,
 )
@@ -20,11 +21,11 @@ from langgraph.types import Send
 
 from tests.checkpoints import at, place
 from tidegate.checkpointers.json_thread import LARGE
-from tidegate.checkpointers.saving import StrictSerializer
+from tidegate.checkpointers.saving import Saver, StrictSerializer
 from tidegate.errors import ThreadError
 
 THREADS = st.sampled_from(["a", "A", "../b"])
-NAMESPACES = st.sampled_from(["", "sub:1", "Sub:1"])
+NAMESPACES = st.sampled_from(["", "sub:1", "Sub:1", "lasting"])
 CHANNELS = st.sampled_from(["document", "entities", "$file"])
 RUNS = st.sampled_from(["run 1", "run 2"])
 SMALL = st.none() | st.booleans() | st.integers(0, 9) | st.text(max_size=3)
@@ -39,6 +40,9 @@ WRITES = st.lists(
     st.tuples(CHANNELS | st.sampled_from(["__interrupt__", "__resume__", "__error__"]), VALUES), max_size=3
 )
 PICK = st.integers(0, 99)
+REVISIONS = st.sampled_from([None, None, 1, 2, 3, True, "1"])  # only whole numbers count
+OLD = "2020-01-01T00:00:00+00:00"
+DAY = 86400.0
 
 
 class Model(InMemorySaver):
@@ -73,19 +77,56 @@ class Model(InMemorySaver):
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         for thread_id in thread_ids:
-            for checkpoint_ns in list(self.storage[thread_id]):
-                *older, latest = self.ids(thread_id, checkpoint_ns) or [""]
-                for checkpoint_id in older:
-                    self.remove(thread_id, checkpoint_ns, checkpoint_id)
-                for key in [key for key in self.writes if key[:2] == (thread_id, checkpoint_ns) and key[2] < latest]:
+            self.retain(thread_id, lambda _: [])
+
+    def keep_last(self, count: int) -> None:
+        for thread_id in list(self.storage):
+            self.retain(thread_id, lambda found: found[-count:])
+
+    def prune_older_than(self, seconds: float) -> None:
+        """Take all for young but what is `OLD`."""
+        for thread_id in list(self.storage):
+            self.retain(thread_id, lambda found: [each for each in found if each.checkpoint["ts"] != OLD])
+
+    def retain(self, thread_id: str, also: Callable[[list[CheckpointTuple]], list[CheckpointTuple]]) -> None:
+        outer = self.ids(thread_id, "")
+        for checkpoint_ns in sorted(self.storage[thread_id]):
+            found = list(self.list(at(thread_id, checkpoint_ns)))[::-1]
+            if not found:
+                continue
+            stays = {_id(found[-1])} | {_id(each) for each in also(found)}
+            for number in (1, 2, 3):
+                published = [each for each in found if _revision(each) == number]
+                stays |= {_id(each) for each in (*published[:1], *published[-1:])}
+            latest, root = _id(found[-1]), found[-1].metadata.get("parents", {}).get("")
+            if ":" in checkpoint_ns and root in outer and root not in self.ids(thread_id, ""):
+                stays, latest = set(), "~"
+            for each in found:
+                if _id(each) not in stays:
+                    self.remove(**place(each.config))
+            for key in [key for key in self.writes if key[:2] == (thread_id, checkpoint_ns)]:
+                if key[2] < latest and key[2] not in stays:
                     del self.writes[key]
+
+
+def _id(found: CheckpointTuple) -> str:
+    return found.checkpoint["id"]
+
+
+def _revision(found: CheckpointTuple) -> int | None:
+    revision = found.checkpoint["channel_values"].get("revision")
+    return revision if type(revision) is int else None
 
 
 class Place(Protocol):
     """Where one saver keeps its threads: empty at first."""
 
-    def open(self) -> BaseCheckpointSaver[Any]:
+    def open(self) -> Saver:
         """Return a saver, which finds what an earlier one stored."""
+        ...
+
+    def tell(self, ts: str) -> None:
+        """Set the clock, where a checkpoint's own `ts` does not say how old it is."""
         ...
 
     def close(self) -> None:
@@ -116,11 +157,31 @@ class BothSavers(RuleBasedStateMachine):
         changes=st.dictionaries(CHANNELS, VALUES, max_size=3),
         run=RUNS,
         step=st.integers(0, 2),
+        revision=REVISIONS,
+        root=PICK,
+        old=st.booleans(),
     )
     def put(
-        self, thread: str, namespace: str, parent: int, again: int, changes: dict[str, Any], run: str, step: int
+        self,
+        thread: str,
+        namespace: str,
+        parent: int,
+        again: int,
+        changes: dict[str, Any],
+        run: str,
+        step: int,
+        revision: Any = None,
+        root: int = 0,
+        old: bool = False,
     ) -> None:
-        """Put a checkpoint on one that is there, or the first; sometimes one that is there is put again."""
+        """Put a checkpoint on one that is there, or the first; sometimes one that is there is put again.
+
+        One of a subgraph's says under which of the outer graph it was made, which may not be there.
+        """
+        if revision is not None:
+            changes = {**changes, "revision": revision}
+        roots = [*self.model.ids(thread, ""), "unknown"]
+        parents = {"": roots[root % len(roots)]} if namespace else {}
         self.count += 1
         ids = self.model.ids(thread, namespace)
         base = at(thread, namespace, **({"checkpoint_id": ids[parent % len(ids)]} if ids else {}))
@@ -130,9 +191,12 @@ class BothSavers(RuleBasedStateMachine):
         made["channel_values"] = {**(below.checkpoint["channel_values"] if below else {}), **changes}
         new_versions: ChannelVersions = dict.fromkeys(changes, self.count)
         made["channel_versions"] = {**(below.checkpoint["channel_versions"] if below else {}), **new_versions}
-        results = [
-            each.put(base, made, {"source": "loop", "step": step, "run_id": run}, new_versions) for each in self.both
-        ]
+        now = datetime.now(UTC).isoformat()
+        made["ts"] = OLD if old else now
+        self.kept.tell(made["ts"])
+        metadata: CheckpointMetadata = {"source": "loop", "step": step, "run_id": run, "parents": parents}
+        results = [each.put(base, made, metadata, new_versions) for each in self.both]
+        self.kept.tell(now)
         assert results[0] == results[1]
 
     @rule(
@@ -175,9 +239,21 @@ class BothSavers(RuleBasedStateMachine):
 
     @rule(thread=THREADS)
     def prune(self, thread: str) -> None:
-        """Keep the latest checkpoints of a thread."""
+        """Keep what a thread goes on from, and what it published."""
         for each in self.both:
             each.prune([thread])
+
+    @rule(count=st.integers(1, 4))
+    def keep_last(self, count: int) -> None:
+        """Keep more than that of every thread."""
+        for each in self.both:
+            each.keep_last(count)
+
+    @rule()
+    def prune_older(self) -> None:
+        """Keep what is young of every thread."""
+        for each in self.both:
+            each.prune_older_than(DAY)
 
     @rule()
     def reopen(self) -> None:
@@ -211,7 +287,7 @@ class BothSavers(RuleBasedStateMachine):
         assert held[0] == held[1]
 
     @property
-    def both(self) -> tuple[BaseCheckpointSaver[Any], ...]:
+    def both(self) -> tuple[Model | Saver, ...]:
         """Both savers, the model first."""
         return (self.model, self.saver)
 

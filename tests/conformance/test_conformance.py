@@ -8,21 +8,18 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.conformance import checkpointer_test, validate
-from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES, BASE_CAPABILITIES, Capability
+from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES, Capability
 from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 
 from tests.conformance.sync_door import SyncDoor
 from tidegate.checkpointers import open_checkpointer, open_checkpointer_sync
 
 ALL = {each.value for each in ALL_CAPABILITIES}
-BASE = {each.value for each in BASE_CAPABILITIES}
+URLS = ["memory:", "sqlite:///{folder}/tidegate.db", "file:///{folder}/threads"]
 
 
-@pytest.mark.parametrize(
-    ("url", "capabilities"),
-    [("memory:", BASE), ("sqlite:///{folder}/tidegate.db", ALL), ("file:///{folder}/threads", ALL)],
-)
-async def test_a_saver_conforms(url: str, capabilities: set[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", URLS)
+async def test_a_saver_conforms(url: str, tmp_path: Path) -> None:
     count = 0
 
     @checkpointer_test(name=url)
@@ -34,10 +31,10 @@ async def test_a_saver_conforms(url: str, capabilities: set[str], tmp_path: Path
         async with open_checkpointer(url.format(folder=folder)) as saver:
             yield saver
 
-    await _conforms(make, capabilities)
+    await _conforms(make)
 
 
-@pytest.mark.parametrize("url", ["sqlite:///{folder}/tidegate.db", "file:///{folder}/threads"])
+@pytest.mark.parametrize("url", URLS)
 async def test_a_saver_conforms_when_it_is_called_from_blocking_code(url: str, tmp_path: Path) -> None:
     count = 0
 
@@ -50,7 +47,7 @@ async def test_a_saver_conforms_when_it_is_called_from_blocking_code(url: str, t
         with open_checkpointer_sync(url.format(folder=folder)) as saver:
             yield SyncDoor(saver)
 
-    await _conforms(make, ALL)
+    await _conforms(make)
 
 
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
@@ -60,13 +57,13 @@ async def test_the_saver_in_postgres_conforms(sync: bool, postgres_url: str) -> 
         async with open_checkpointer(postgres_url) as saver:
             yield SyncDoor(saver) if sync else saver
 
-    await _conforms(make, ALL)
+    await _conforms(make)
 
 
-async def _conforms(make: RegisteredCheckpointer, capabilities: set[str]) -> None:
+async def _conforms(make: RegisteredCheckpointer) -> None:
     report = await validate(make)
     assert {name: result.failures for name, result in report.results.items() if result.failures} == {}
-    assert {name for name, result in report.results.items() if result.passed} == capabilities
+    assert {name for name, result in report.results.items() if result.passed} == ALL
 
 
 def test_the_suite_has_no_capability_we_do_not_know() -> None:

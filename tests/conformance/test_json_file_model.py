@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.conformance.histories import keeps_what_the_model_keeps
 from tests.conformance.model import BothSavers
 from tidegate.checkpointers.json_file import JsonFileSaver
 
@@ -21,6 +22,9 @@ class Folder:
 
     def open(self) -> JsonFileSaver:
         return JsonFileSaver(Path(self.folder.name))
+
+    def tell(self, ts: str) -> None:
+        """Its checkpoints say it themselves."""
 
     def close(self) -> None:
         self.folder.cleanup()
@@ -36,3 +40,10 @@ class BothWithJsonFiles(BothSavers):
 def test_both_savers_hold_the_same(examples: int, steps: int) -> None:
     settings_ = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     run_state_machine_as_test(BothWithJsonFiles, settings=settings_)
+
+
+@pytest.mark.parametrize("examples", [40, pytest.param(2000, marks=pytest.mark.slow)])
+def test_what_is_pruned_is_what_the_rules_say(examples: int) -> None:
+    kept = Folder()
+    keeps_what_the_model_keeps(kept, examples)
+    kept.close()

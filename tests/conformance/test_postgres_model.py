@@ -10,6 +10,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.conformance.histories import keeps_what_the_model_keeps
 from tests.conformance.model import BothSavers
 from tidegate.checkpointers.postgres import PostgresSaver
 from tidegate.store.postgres_url import read_url
@@ -23,6 +24,9 @@ class Tables:
 
     def open(self) -> PostgresSaver:
         return self.saver
+
+    def tell(self, ts: str) -> None:
+        """Its checkpoints say it themselves."""
 
     def close(self) -> None:
         async def clear() -> int:
@@ -64,3 +68,13 @@ def tables(postgres_url: str) -> Iterator[None]:
 def test_both_savers_hold_the_same(examples: int, steps: int) -> None:
     settings_ = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     run_state_machine_as_test(BothWithPostgres, settings=settings_)
+
+
+# The pool draws a random number in its own thread, which Hypothesis takes for the strategies.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_what_is_pruned_is_what_the_rules_say(examples: int) -> None:
+    kept = Tables()
+    keeps_what_the_model_keeps(kept, examples)
+    kept.close()

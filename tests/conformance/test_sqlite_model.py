@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from tests.checkpoints import unused_blobs
+from tests.conformance.histories import keeps_what_the_model_keeps
 from tests.conformance.model import PICK, RUNS, THREADS, BothSavers
 from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.store import blobs
 from tidegate.store.database import Database
 from tidegate.store.opening import store_at
+from tidegate.testing import ManualClock
 
 TEXTS = st.builds(lambda letter: letter * blobs.LARGE, st.sampled_from("äyz"))
 DOCUMENTS = TEXTS | st.dictionaries(
@@ -33,12 +36,16 @@ class File:
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.database: Database | None = None
+        self.clock = ManualClock()
 
     def open(self) -> SqliteSaver:
         if self.database is not None:
             self.database.close_sync()
-        self.database = store_at(Path(self.folder.name) / "tidegate.db", synchronous="NORMAL")
+        self.database = store_at(Path(self.folder.name) / "tidegate.db", synchronous="NORMAL", clock=self.clock)
         return SqliteSaver(self.database)
+
+    def tell(self, ts: str) -> None:
+        self.clock.set_back(self.clock.now() - datetime.fromisoformat(ts).timestamp())
 
     def close(self) -> None:
         if self.database is not None:
@@ -89,3 +96,10 @@ class BothWithSqlite(BothSavers):
 def test_the_file_holds_what_the_model_holds(examples: int, steps: int) -> None:
     settings_ = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     run_state_machine_as_test(BothWithSqlite, settings=settings_)
+
+
+@pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_what_is_pruned_is_what_the_rules_say(examples: int) -> None:
+    kept = File()
+    keeps_what_the_model_keeps(kept, examples)
+    kept.close()

@@ -32,20 +32,22 @@ _READ: Final = """
     FROM calls WHERE cache_key = ?
 """
 _INTEND: Final = """
-    INSERT INTO calls (cache_key, service, operation, idempotency_key, thread_id, intended_at)
-    VALUES (?, ?, ?, ?, ?, tidegate_now())
+    INSERT INTO calls (cache_key, service, operation, idempotency_key, thread_id, document_id, intended_at)
+    VALUES (?, ?, ?, ?, ?, (SELECT document_id FROM threads WHERE thread_id = ?), tidegate_now())
     ON CONFLICT (cache_key) DO UPDATE SET idempotency_key = excluded.idempotency_key, thread_id = excluded.thread_id,
-        intended_at = excluded.intended_at, answered_at = NULL, found = 0, attempts = 0, answer = NULL
+        document_id = excluded.document_id, intended_at = excluded.intended_at, answered_at = NULL, found = 0,
+        attempts = 0, answer = NULL
     WHERE calls.idempotency_key = ?
     RETURNING idempotency_key
 """
 _ANSWER: Final = """
-    UPDATE calls SET answered_at = tidegate_now(), found = ?, attempts = ?, answer = ?, thread_id = ?
+    UPDATE calls SET answered_at = tidegate_now(), found = ?, attempts = ?, answer = ?, thread_id = ?,
+        document_id = (SELECT document_id FROM threads WHERE thread_id = ?)
     WHERE cache_key = ? AND idempotency_key = ? AND answered_at IS NULL
 """
 _WITHDRAW: Final = "DELETE FROM calls WHERE cache_key = ? AND idempotency_key = ? AND answered_at IS NULL"
 _FORGET: Final = "DELETE FROM calls WHERE cache_key = ? AND answered_at IS NOT NULL"
-_FORGET_THREAD: Final = "DELETE FROM calls WHERE thread_id = ?"
+_FORGET_DOCUMENT: Final = "DELETE FROM calls WHERE document_id = ?"
 _PRUNE: Final = "DELETE FROM calls WHERE answered_at < tidegate_now() - ?"
 
 
@@ -177,11 +179,16 @@ class Journal:
         known = await reconcile(intent.idempotency_key)
         return None if known is None else Answer(known, 0)
 
-    async def forget(self, thread_ids: Sequence[str]) -> int:
-        """Delete the calls that these threads were the last to make, and return how many there were."""
+    async def forget(self, document_id: str, leases: Sequence[Lease] = ()) -> int:
+        """Delete the calls that were last made for this document, and return how many there were.
+
+        Raises:
+            LeaseLost: another process has taken over one of the leases, and nothing was deleted.
+        """
 
         def delete(connection: Connection) -> int:
-            return sum(connection.execute(_FORGET_THREAD, (thread_id,)).rowcount for thread_id in thread_ids)
+            check(connection, *leases)
+            return connection.execute(_FORGET_DOCUMENT, (document_id,)).rowcount
 
         return await self._database.write(delete)
 
@@ -220,7 +227,7 @@ class Journal:
                         own = lease is not None and lease.thread_id == thread_id
                         return _Replay(parsed, attempts if own else 0)
                 thread_id = lease.thread_id if lease else None
-                values = (cache_key, call.service, call.operation, key, thread_id, row[0] if row else "")
+                values = (cache_key, call.service, call.operation, key, thread_id, thread_id, row[0] if row else "")
                 if connection.execute(_INTEND, values).fetchone() is not None:
                     return _Intent(key, is_open=False)
                 # Another was faster, as can be where transactions run side by side.
@@ -235,7 +242,15 @@ class Journal:
         if answer is not None:
             packed = self._database.codec.pack(json.dumps(answer, separators=(",", ":")).encode())
         thread_id = lease.thread_id if lease else None
-        values = (int(answer is not None), attempts, packed, thread_id, self._key(call), intent.idempotency_key)
+        values = (
+            int(answer is not None),
+            attempts,
+            packed,
+            thread_id,
+            thread_id,
+            self._key(call),
+            intent.idempotency_key,
+        )
 
         def update(connection: Connection) -> None:
             _check(connection, lease)

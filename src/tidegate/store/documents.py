@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 from tidegate.errors import StateInvalid
+from tidegate.store.leases import Lease, check
 from tidegate.store.transactions import Connection, Store
 
 DIGEST = re.compile(r"[0-9a-f]{8,64}")
@@ -44,10 +46,15 @@ class Documents:
 
         return await self._database.read(select) if DIGEST.fullmatch(digest) else []
 
-    async def delete(self, sha256: str) -> None:
-        """Remove the bytes."""
+    async def delete(self, sha256: str, leases: Sequence[Lease] = ()) -> None:
+        """Remove the bytes.
+
+        Raises:
+            LeaseLost: another process has taken over one of the leases, and they stay.
+        """
 
         def delete(connection: Connection) -> None:
+            check(connection, *leases)
             connection.execute("DELETE FROM documents WHERE sha256 = ?", (sha256,))
 
         await self._database.write(delete)

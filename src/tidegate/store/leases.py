@@ -274,14 +274,15 @@ def stopping() -> Iterator[None]:
         raise
 
 
-def check(connection: Connection, lease: Lease) -> None:
-    """Make sure that the lease is still held, for the rest of the caller's writing transaction.
+def check(connection: Connection, *leases: Lease) -> None:
+    """Make sure that the leases are still held, for the rest of the caller's writing transaction.
 
     Raises:
         LeaseLost: another process has taken the thread over, or the lease was given back.
     """
-    if connection.execute(CHECK, (lease.thread_id, lease.epoch)).fetchone() is None:
-        raise _lost(lease.thread_id)
+    for lease in leases:
+        if connection.execute(CHECK, (lease.thread_id, lease.epoch)).fetchone() is None:
+            raise _lost(lease.thread_id)
 
 
 def check_lease(connection: Connection, config: Mapping[str, Any]) -> None:
@@ -294,23 +295,32 @@ def check_lease(connection: Connection, config: Mapping[str, Any]) -> None:
         check(connection, lease)
 
 
-def check_lease_in(database: Path, config: Mapping[str, Any]) -> None:
-    """Do what `check_lease` does, for a saver whose checkpoints are not in the store's `database`.
+def check_in(database: Path, *leases: Lease) -> None:
+    """Do what `check` does, for a saver whose checkpoints are not in the store's `database`.
 
-    Nothing keeps the lease from being lost after this: whoever takes it has to wait for the saver's own lock.
+    Nothing keeps a lease from being lost after this: whoever takes it has to wait for the saver's own lock.
 
     Raises:
         LeaseLost: as `check`; also if there is no such database.
     """
-    lease = lease_in(config)
-    if lease is None:
+    if not leases:
         return
     try:
         opened = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT)
     except sqlite3.OperationalError:
-        raise _lost(lease.thread_id) from None
+        raise _lost(leases[0].thread_id) from None
     with closing(opened) as connection:
-        check(connection, lease)
+        check(connection, *leases)
+
+
+def check_lease_in(database: Path, config: Mapping[str, Any]) -> None:
+    """Do what `check_lease` does, for such a saver.
+
+    Raises:
+        LeaseLost: as `check_in`.
+    """
+    if (lease := lease_in(config)) is not None:
+        check_in(database, lease)
 
 
 def lease_in(config: Mapping[str, Any]) -> Lease | None:

@@ -66,10 +66,16 @@ class Registry:
         rows = await self._select("WHERE thread_id = ?", (thread_id,))
         return rows[0] if rows else None
 
-    async def delete(self, thread_id: str) -> None:
-        """Remove one thread's record."""
+    async def delete(self, thread_id: str, lease: Lease | None = None) -> None:
+        """Remove one thread's record.
+
+        Raises:
+            LeaseLost: as `put`.
+        """
 
         def delete(connection: Connection) -> None:
+            if lease is not None:
+                check(connection, lease)
             connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread_id,))
 
         await self._database.write(delete)

@@ -125,8 +125,15 @@ CALLS = """
 """
 """The journal: of every call that was begun, the newest intent, and its answer, packed, once there is one."""
 
-STORE = (THREADS, CHECKPOINTS, LEASES, CALLS)
+CALLS_OF_DOCUMENTS = """
+    ALTER TABLE calls ADD COLUMN document_id TEXT;
+    UPDATE calls SET document_id = (SELECT document_id FROM threads WHERE threads.thread_id = calls.thread_id);
+    CREATE INDEX calls_by_document ON calls (document_id)
+"""
+"""For which document each call was made, which outlasts its thread."""
+
+STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS)
 """The store's file."""
 
-SERVER_STORE = (THREADS, LEASES, CALLS)
+SERVER_STORE = (THREADS, LEASES, CALLS, CALLS_OF_DOCUMENTS)
 """The same in a PostgreSQL database, where LangGraph's own saver keeps the checkpoints."""
