@@ -124,7 +124,7 @@ async def test_a_thread_that_waits_in_a_join_under_a_former_name_goes_on(renamed
     class State(TypedDict):
         seen: Annotated[list[str], operator.add]
 
-    def noting(name: str) -> Callable[[State], Any]:
+    def noting(name: str) -> Any:
         return lambda state: {"seen": [name]}
 
     def build(left: str, right: str, aliases: dict[str, str], stop: list[str]) -> Any:
