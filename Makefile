@@ -10,7 +10,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint ruff mypy pyright layers format constraints clean set-up set-up-dev
+.PHONY: help run test test-slow coverage lint ruff mypy pyright layers format constraints clean set-up set-up-dev
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-24s%s\n", $$1, $$2 }'
@@ -23,6 +23,12 @@ test: set-up-dev ## the fast tests, under two minutes
 
 test-slow: set-up-dev ## the slow tests: crashes, clean environments, big documents
 	@$(PYTEST) -m slow
+
+coverage: set-up-dev ## the fast tests, and how many branches of the savers, the store and the journal they take
+	@rm -rf .cache/coverage && mkdir -p .cache/coverage
+	@$(BIN)/coverage run -m pytest -m "not slow" --numprocesses=auto --maxprocesses=4
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/python -m tests.tools.branches
 
 lint: ruff mypy pyright layers ## style, types and import layers
 

@@ -28,10 +28,10 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed
 from tidegate.checkpointers import postgres_threads as threads
 from tidegate.checkpointers.retention import Rule
 from tidegate.checkpointers.saving import Saver, StrictSerializer, put_span, uninterrupted
-from tidegate.errors import CheckpointDamaged, LeaseLost, StoreUnavailable, WrongThread
+from tidegate.errors import CheckpointDamaged, LeaseLost, WrongThread
 from tidegate.store import dialect
 from tidegate.store.leases import CHECK, Lease, lease_in
-from tidegate.store.postgres_server import PATIENCE, conninfo, passes, prepare, session
+from tidegate.store.postgres_server import PATIENCE, conninfo, passes, prepare, session, told
 from tidegate.store.postgres_url import PostgresUrl
 
 _Value = TypeVar("_Value")
@@ -362,13 +362,10 @@ class PostgresSaver(Saver, AsyncPostgresSaver):
             try:
                 return await work()
             except psycopg.Error as error:
-                if isinstance(error, PoolClosed) or not (passes(error) or isinstance(error, psycopg.OperationalError)):
+                if isinstance(error, PoolClosed | psycopg.DataError):  # the caller's fault, no trouble of the server's
                     raise
                 if self.loop.time() > deadline or not passes(error):
-                    raise StoreUnavailable(
-                        f"{self._url.shown} cannot be used: {self._url.hide(error)}; "
-                        "resume the thread once the server is back"
-                    ) from error
+                    raise told(self._url, error) from error
             await self.conn.check()  # connections that wait in the pool were lost with this one
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)

@@ -94,3 +94,6 @@ def register_aliases(graph: StateGraph[Any, Any, Any, Any], aliases: Mapping[str
         for start, end in [*graph.edges]:
             if start == present:
                 graph.add_edge(former, end)
+        for starts, end in [*graph.waiting_edges]:
+            if present in starts:
+                graph.add_edge([former if start == present else start for start in starts], end)

@@ -17,6 +17,11 @@ NO_SKIP = "TIDEGATE_TEST_NO_SKIP"
 DOCUMENTS = "TIDEGATE_TEST_DOCUMENTS"
 """The folder of real documents, which are not in this repository."""
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # `make coverage` measures the workers. Programs that tests start run as they do elsewhere: measuring them imports
+    # modules that they must not import by themselves, and takes time.
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
 
 @pytest.fixture(scope="session")
 def documents() -> Path:

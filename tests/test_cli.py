@@ -19,6 +19,7 @@ from tidegate.cli.exit_codes import EXIT_CODES, exit_code
 from tidegate.cli.progress import Progress
 from tidegate.cli.text import result_text
 from tidegate.graph.result import Event, Result
+from tidegate.store.postgres_url import read_url
 
 SAMPLE = Path(__file__).parent / "samples" / "harbour-report.md"
 
@@ -167,6 +168,23 @@ def test_the_commands_to_go_on_with_show_no_password(url: str, shown: str) -> No
     text = result_text(result, {"checkpoints": url})
     assert f"tidegate resume t --checkpoints {shown}" in text
     assert f"tidegate show t --checkpoints {shown}" in text
+
+
+@pytest.mark.parametrize("table", ["threads", "checkpoints"])
+def test_a_schema_that_lost_a_table_is_told_in_one_line(
+    table: str, tidegate: Callable[..., Done], postgres_url: str
+) -> None:
+    import psycopg
+
+    command = ("--checkpoints", postgres_url)
+    assert tidegate("run", "-q", "--thread-id", "t", str(SAMPLE), *command).returncode == 0
+    url = read_url(postgres_url)
+    with psycopg.connect(url.conninfo, autocommit=True) as connection:
+        connection.execute(f"DROP TABLE {url.schema}.{table}".encode())
+    done = tidegate("threads" if table == "threads" else "show", *(() if table == "threads" else ("t",)), *command)
+    assert done.returncode == 19
+    (line,) = done.stderr.splitlines()
+    assert f'the server refuses (relation "{table}" does not exist); check that the schema {url.schema} is' in line
 
 
 def test_every_error_that_a_document_can_cause_has_an_exit_code_of_its_own() -> None:

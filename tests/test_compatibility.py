@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
 
 from tests.worlds import World
 from tidegate.errors import IncompatibleThread
@@ -114,3 +117,33 @@ async def test_a_thread_last_run_by_another_graph_is_told_of(
     with caplog.at_level("INFO", execution.__name__):
         await world.executions().advance("t", None)
     assert "thread t was last run by a graph of other steps or edges" in caplog.text
+
+
+@pytest.mark.parametrize("renamed", [("left",), ("left", "right")])
+async def test_a_thread_that_waits_in_a_join_under_a_former_name_goes_on(renamed: tuple[str, ...]) -> None:
+    class State(TypedDict):
+        seen: Annotated[list[str], operator.add]
+
+    def noting(name: str) -> Any:
+        return lambda state: {"seen": [name]}
+
+    def build(left: str, right: str, aliases: dict[str, str], stop: list[str]) -> Any:
+        graph = StateGraph(State)
+        for name in (left, right, "joined"):
+            graph.add_node(name, noting(name))
+        graph.add_edge(START, left)
+        graph.add_edge(left, right)
+        graph.add_edge([left, right], "joined")
+        compatibility.register_aliases(graph, aliases)
+        return graph.compile(checkpointer=saver, interrupt_before=stop)
+
+    saver = InMemorySaver()
+    config: Any = {"configurable": {"thread_id": "t"}}
+    former = {"left": "left", "right": "right"} | {name: f"former_{name}" for name in renamed}
+    await build(former["left"], former["right"], {}, [former["left"]]).ainvoke({"seen": []}, config)
+    aliases = {former[name]: name for name in renamed}
+    done = await build("left", "right", aliases, []).ainvoke(None, config)
+    assert done["seen"][-1] == "joined"
+    assert done["seen"].count("joined") == 1
+    fresh = await build("left", "right", aliases, []).ainvoke({"seen": []}, {"configurable": {"thread_id": "u"}})
+    assert fresh["seen"] == ["left", "right", "joined"]

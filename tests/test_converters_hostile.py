@@ -140,6 +140,19 @@ REFUSED: dict[str, tuple[bytes, str, type[errors.DocumentError], str]] = {
         errors.BrokenDocument,
         "nested over 1,000 deep",
     ),
+    "quotations too deep to be read whole": (b">" * 50_000 + b" text", "a.md", errors.BrokenDocument, "nested so deep"),
+    "lists too deep to be read whole": (
+        b"A note.\n\n" + b"- " * 50 + b"text",
+        "a.md",
+        errors.BrokenDocument,
+        "nested so",
+    ),
+    "quotations in HTML too deep to be read whole": (
+        b"<p>A note.</p>" + b"<blockquote>" * 200 + b"text",
+        "a.html",
+        errors.BrokenDocument,
+        "nested so deep",
+    ),
 }
 
 

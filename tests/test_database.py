@@ -8,13 +8,14 @@ import sys
 import threading
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
+from concurrent import futures
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tidegate.errors import SettingsError, StoreError
+from tidegate.errors import SettingsError, StoreDamaged, StoreError
 from tidegate.store.connection import APPLICATION_ID, WAL_LIMIT
 from tidegate.store.database import Database
 from tidegate.testing import ManualClock
@@ -174,6 +175,93 @@ async def test_closing_finishes_what_was_begun_and_may_be_repeated(file: Path, d
     assert not file.with_name("test.db-wal").exists()
     with pytest.raises(RuntimeError, match="shutdown"):
         await database.write(insert(2))
+
+
+def test_a_first_read_that_begins_while_the_file_is_closed_is_refused_and_holds_nothing_up(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(file, [FIRST])
+    begun, closing_begun = threading.Event(), threading.Event()
+    open_file, end_queue = database.open_sync, database._writer.shutdown
+
+    def open_later() -> None:
+        begun.set()
+        closing_begun.wait()
+        open_file()
+
+    def end_queue_later(*, wait: bool) -> None:  # the last turn is queued, and waits for whoever reads
+        closing_begun.set()
+        futures.wait([reading], timeout=0.05)
+        end_queue(wait=wait)
+
+    monkeypatch.setattr(database, "open_sync", open_later)
+    monkeypatch.setattr(database._writer, "shutdown", end_queue_later)
+    reading = database._readers.submit(database._read, values)
+    begun.wait()
+    database._close().result(timeout=5.0)
+    with pytest.raises(RuntimeError, match="was closed"):
+        reading.result(timeout=5.0)
+
+
+async def test_a_file_that_may_no_longer_be_written_is_told_and_goes_on_once_it_may(database: Database) -> None:
+    await database.write(insert(1))
+    database._connected().execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreError, match=r"it cannot be written .*; check the permissions of file and folder"):
+        await database.write(insert(2))
+    database._connected().execute("PRAGMA query_only = OFF")
+    await database.write(insert(3))
+    assert await database.read(values) == [1, 3]
+
+
+async def test_a_disk_that_is_full_for_one_of_a_group_undoes_what_came_before_it_and_no_more(
+    database: Database,
+) -> None:
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")  # as SQLite does where it cannot undo the statement alone
+        connection.execute("PRAGMA max_page_count = 1")
+        raise full
+
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait()
+
+    held = database.submit(hold)
+    await asyncio.to_thread(begun.wait)
+    before, failing, after = (database.submit(work) for work in (insert(1), fill, insert(3)))
+    go_on.set()
+    await asyncio.wrap_future(held)
+    for each in (before, failing):
+        with pytest.raises(StoreError, match="no space left on its disk"):
+            await asyncio.wrap_future(each)
+    await asyncio.wrap_future(after)
+    assert await database.read(values) == [3]
+
+
+async def test_the_database_of_another_application_is_left_alone(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE theirs (value)")
+    content = file.read_bytes()
+    database = Database(file, [FIRST])
+    with pytest.raises(SettingsError, match="is the database of another application; name another file"):
+        await database.open()
+    await database.close()
+    assert file.read_bytes() == content
+
+
+async def test_what_cannot_be_read_is_told(database: Database) -> None:
+    def damaged(_: sqlite3.Connection) -> None:
+        error = sqlite3.DatabaseError("malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    with pytest.raises(StoreDamaged, match=r"it is damaged .*restore it from a copy"):
+        await database.read(damaged)
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        await database.read(lambda connection: connection.execute("SELECT * FROM none"))
 
 
 async def test_the_schema_is_brought_up_to_date(file: Path, database: Database) -> None:

@@ -520,6 +520,21 @@ async def test_a_lease_whose_taker_was_cancelled_meanwhile_is_given_back(tmp_pat
     await database.close()
 
 
+async def test_a_cancelled_taker_who_would_have_got_none_leaves_the_lease_to_its_owner(
+    leases: Leases, rival: Leases, database: Database
+) -> None:
+    lease = await leases.acquire("t")
+    blocked = threading.Event()
+    writing = database.submit(lambda _: blocked.wait(10))
+    acquiring = asyncio.create_task(rival.acquire("t"))
+    await asyncio.sleep(0)
+    acquiring.cancel()
+    await asyncio.gather(acquiring, return_exceptions=True)
+    blocked.set()
+    await asyncio.wrap_future(writing)
+    await database.write(lambda connection: check(connection, lease))
+
+
 # who is dead
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import traceback
 import uuid
@@ -15,7 +16,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.servers.postgres import Server, serving
-from tidegate.errors import SettingsError, StateInvalid, StoreUnavailable
+from tidegate.errors import SettingsError, StateInvalid, StoreDamaged, StoreError, StoreUnavailable
 from tidegate.store import postgres, postgres_server
 from tidegate.store.dialect import FOR_SHARE
 from tidegate.store.documents import Documents
@@ -117,8 +118,9 @@ async def test_a_transaction_that_fails_leaves_nothing_and_blocks_nobody(databas
 
     with pytest.raises(KeyError):
         await database.write(fail)
-    with pytest.raises(psycopg.errors.UndefinedTable):
+    with pytest.raises(StoreError, match=r'refuses \(relation "nothing" does not exist\); check that .*') as caught:
         await database.write(lambda connection: connection.execute("SELECT 1 FROM nothing"))
+    assert isinstance(caught.value.__cause__, psycopg.errors.UndefinedTable)
     await database.write(insert(2))
     assert await database.read(values) == [2]
 
@@ -306,6 +308,29 @@ async def test_a_process_that_hangs_in_a_transaction_loses_it(
     lost.set()
     await asyncio.wrap_future(hanging)
     assert (calls, await database.read(values)) == (2, [12])
+    await database.close()
+
+
+async def test_damage_that_the_server_finds_is_told(database: PostgresDatabase) -> None:
+    def find(_: Connection) -> None:
+        raise psycopg.errors.DataCorrupted("invalid page")
+
+    with pytest.raises(StoreDamaged, match=r"it is damaged \(DataCorrupted\); restore it from a copy"):
+        await database.read(find)
+
+
+async def test_a_server_that_crashes_in_the_middle_of_work_is_told(server: Server) -> None:
+    database = PostgresDatabase(read_url(server.url), [FIRST], patience=0.2)
+
+    def crash(connection: Connection) -> None:
+        insert(1)(connection)
+        server.stop(signal.SIGQUIT)
+        insert(2)(connection)
+
+    with pytest.raises(StoreUnavailable, match=r"cannot be used: .*; resume the thread once the server is back"):
+        await database.write(crash)
+    await asyncio.to_thread(server.start)
+    assert await database.read(values) == []
     await database.close()
 
 

@@ -11,14 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from tests.checkpoints import at, checkpoint, get, ids, put, unused_blobs, values
 from tidegate.checkpointers import open_checkpointer, open_checkpointer_sync
 from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.errors import CheckpointDamaged, SettingsError
+from tidegate.store.codec import Codec
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
 from tidegate.store.leases import Leases
@@ -28,6 +31,7 @@ from tidegate.testing import ManualClock
 
 TEXT = "".join(f"{number} is a number. " for number in range(10_000))
 KEY = b"0123456789abcdef"
+BROKEN = Codec().pack(b"\xc1").hex()  # no msgpack begins so
 
 
 @pytest.fixture
@@ -119,6 +123,91 @@ def test_pruning_keeps_what_a_delta_channel_is_built_on(saver: SqliteSaver) -> N
     assert "seed" not in history["none"]
 
 
+async def test_the_history_of_a_delta_channel_ends_where_a_chain_ends_or_leads_back(
+    saver: SqliteSaver, file: Path
+) -> None:
+    first = put(saver, "a", other=1)
+    saver.put_writes(at("a", checkpoint_id=first), [("log", ["x"])], "task")
+    latest = put(saver, "a", other=2)
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        for parent in ("gone", latest, first):  # the last one leads back to itself
+            connection.execute("UPDATE checkpoints SET parent_id = ? WHERE checkpoint_id = ?", (parent, first))
+            history = await saver.aget_delta_channel_history(config=at("a"), channels=["log"])
+            assert history == {"log": {"writes": [("task", "log", ["x"])]}}
+    assert saver.get_delta_channel_history(config=at("none"), channels=["log"]) == {"log": {"writes": []}}
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        ("UPDATE writes SET value = x'09'", "was not packed by this version"),
+        ("UPDATE channel_values SET kind = 'pickle' WHERE channel = 'log'", "never stored"),
+    ],
+)
+def test_a_damaged_history_of_a_delta_channel_is_told(saver: SqliteSaver, file: Path, damage: str, what: str) -> None:
+    first = put(saver, "a", log=["a"])
+    saver.put_writes(at("a", checkpoint_id=first), [("log", ["x"])], "task")
+    put(saver, "a", other=2)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(damage)
+    with pytest.raises(CheckpointDamaged, match=rf"thread 'a' has a checkpoint .*{what}.*restore"):
+        saver.get_delta_channel_history(config=at("a"), channels=["log"])
+
+
+@pytest.mark.parametrize("metadata", ["no JSON", "[]"])
+def test_pruning_stops_at_a_damaged_checkpoint_and_removes_nothing(
+    saver: SqliteSaver, file: Path, metadata: str
+) -> None:
+    for number in range(3):
+        put(saver, "a", n=number)
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        damage = "UPDATE checkpoints SET metadata = ? WHERE checkpoint_id = ?"
+        connection.execute(damage, (metadata, ids(saver, "a")[0]))
+    with pytest.raises(CheckpointDamaged, match="restore"):
+        saver.prune(["a"])
+    assert count(file, "checkpoints") == 3
+
+
+def test_a_checkpoint_that_is_put_again_replaces_its_values_and_what_they_alone_held(
+    saver: SqliteSaver, file: Path
+) -> None:
+    made = checkpoint(document=TEXT, small=1)
+    saver.put(at("a"), made, {"step": 1}, {})
+    made["channel_values"] = {"document": f"another {TEXT}"}
+    saver.put(at("a"), made, {"step": 2}, {})
+    assert values(saver, "a") == {"document": f"another {TEXT}"}
+    assert get(saver, "a").metadata == {"step": 2}
+    with closing(sqlite3.connect(file)) as connection:
+        assert (count(file, "blobs"), unused_blobs(connection)) == (1, 0)
+
+
+def test_a_mark_of_a_task_that_is_written_again_replaces_the_first(saver: SqliteSaver, file: Path) -> None:
+    stored = at("a", checkpoint_id=put(saver, "a", n=1))
+    for text in (TEXT, f"another {TEXT}"):
+        saver.put_writes(stored, [("__error__", text)], "task")
+    assert get(saver, "a").pending_writes == [("task", "__error__", f"another {TEXT}")]
+    with closing(sqlite3.connect(file)) as connection:
+        assert (count(file, "blobs"), unused_blobs(connection)) == (1, 0)
+
+
+def test_a_listing_can_be_narrowed_by_place_and_by_metadata_of_any_kind(saver: SqliteSaver, file: Path) -> None:
+    marks: list[Any] = [{"a": [1]}, 'say "yes"', 1.5, None, 2]
+    stored = []
+    for number, mark in enumerate(marks):
+        metadata: Any = {"mark": mark}
+        stored.append(saver.put(at("a", f"ns{number % 2}"), checkpoint(), metadata, {}))
+    for config, mark in zip(stored, marks, strict=True):
+        assert [each.config for each in saver.list(None, filter={"mark": mark})] == [config]
+    assert [each.config for each in saver.list(stored[1])] == [stored[1]]
+    anywhere: Any = {"configurable": {"thread_id": "a"}}
+    assert [each.config for each in saver.list(anywhere)] == stored[::-1]
+    assert [each.config for each in saver.list(anywhere, before=stored[3])] == stored[2::-1]
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("UPDATE checkpoints SET metadata = 'no JSON' WHERE checkpoint_ns = 'ns1'")
+    with pytest.raises(CheckpointDamaged):  # rather than passing it over
+        list(saver.list(anywhere, filter={"mark": {"a": [1]}}))
+
+
 def explain(connection: sqlite3.Connection, query: str) -> list[Any]:
     return connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
 
@@ -160,6 +249,9 @@ def test_a_copy_with_an_allowlist_shares_the_file(saver: SqliteSaver) -> None:
         ("UPDATE channel_values SET kind = 'pickle'", "of the kind 'pickle', which is never stored"),
         ("UPDATE checkpoints SET body = zeroblob(9)", "is damaged"),
         ("UPDATE checkpoints SET metadata = '[]'", "does not fit this version"),
+        ("UPDATE checkpoints SET checkpoint_id = checkpoint_id || 'x'", "does not fit this version"),
+        ("INSERT INTO blob_parts SELECT id, 'none', id FROM blobs", "holds a value whose parts do not fit it"),
+        (f"UPDATE channel_values SET value = x'{BROKEN}' WHERE value NOTNULL", "cannot be loaded"),  # noqa: S608
         ("PRAGMA foreign_keys = OFF; DELETE FROM blobs", "names a blob that is not there"),
     ],
 )
@@ -252,6 +344,49 @@ async def test_an_official_database_is_taken_over_as_it_is_and_only_once(
     with pytest.raises(SettingsError, match=r"`tidegate import .*official\.db` takes it over"):
         async with open_checkpointer(f"sqlite:///{tmp_path}/official.db"):
             pass
+
+
+async def test_an_encrypted_official_database_is_taken_over_by_its_key_alone(tmp_path: Path) -> None:
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=KEY)
+    async with aiosqlite.connect(tmp_path / "official.db") as connection:
+        official = AsyncSqliteSaver(connection, serde=serde)
+        stored = await official.aput(at("a"), checkpoint(document=TEXT), {"step": 1}, {})
+        await official.aput_writes(stored, [("raw", b"\0\1"), ("none", None), ("document", TEXT)], "task")
+        expected = await everything(official)
+    for name, key in (("plain.db", None), ("other.db", b"another key 0123")):
+        async with open_checkpointer(f"sqlite:///{tmp_path}/{name}", key=key) as saver:
+            assert isinstance(saver, SqliteSaver)
+            with pytest.raises(SettingsError, match="it is encrypted with another key; give that one"):
+                await saver.aimport_from(tmp_path / "official.db")
+            assert await everything(saver) == []
+    async with open_checkpointer(f"sqlite:///{tmp_path}/tidegate.db", key=KEY) as saver:
+        assert isinstance(saver, SqliteSaver)
+        assert await saver.aimport_from(tmp_path / "official.db") == 1
+        assert await everything(saver) == expected
+
+
+async def test_values_that_are_never_loaded_are_not_taken_over_and_odd_times_are(
+    official: AsyncSqliteSaver, saver: SqliteSaver, tmp_path: Path
+) -> None:
+    made = checkpoint(n=1)
+    made["ts"] = "some day"
+    await official.aput(at("a"), made, {}, {})
+    await official.aput(at("b"), checkpoint(n=1), {}, {})
+    await official.conn.execute("UPDATE checkpoints SET type = 'pickle' WHERE thread_id = 'b'")
+    await official.conn.commit()
+    with pytest.raises(SettingsError, match="it holds values of the kind 'pickle', which are not loaded"):
+        await saver.aimport_from(tmp_path / "official.db")
+    await official.adelete_thread("b")
+    assert await saver.aimport_from(tmp_path / "official.db") == 1
+    assert await everything(saver) == await everything(official)
+
+
+async def test_a_thread_that_was_taken_over_goes_on_in_versions_of_its_own_kind(
+    official: AsyncSqliteSaver, saver: SqliteSaver
+) -> None:
+    first = official.get_next_version(None, None)
+    second = saver.get_next_version(first, None)
+    assert first < second < official.get_next_version(second, None)
 
 
 def test_what_is_no_official_database_is_not_imported(saver: SqliteSaver, tmp_path: Path) -> None:

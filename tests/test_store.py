@@ -54,6 +54,15 @@ async def test_a_document_damaged_in_the_store_is_refused(database: Database) ->
         await documents.get(sha256)
 
 
+async def test_another_document_under_a_hash_is_refused(database: Database) -> None:
+    documents = Documents(database)
+    sha256 = await documents.put(b"right")
+    wrong = database.codec.pack(b"wrong")
+    await database.write(lambda connection: connection.execute("UPDATE documents SET data = ?", (wrong,)))
+    with pytest.raises(StateInvalid, match="its hash differs"):
+        await documents.get(sha256)
+
+
 async def test_threads_are_listed_by_their_last_update_and_by_status(database: Database, clock: ManualClock) -> None:
     registry = Registry(database)
     first = ThreadRecord(thread_id="first", document_id="d", source="a.txt", status="running")

@@ -5,7 +5,8 @@ which runs or resumes these threads side by side, and answers its PID. `{"wait":
 0 for none.
 
 A point is `SERVICE:begin:enter:N`, for the Nth time that the journal is about to note an intent for this service, or
-`begin:exit`, `record:enter` and `record:exit`: the answer came, and it is committed. The process kills itself there.
+`begin:exit`, `record:enter` and `record:exit`: the answer came, and it is committed. `commit:N` is directly before the
+Nth transaction of the store, or of the circuits, is committed. The process kills itself there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -30,6 +32,7 @@ from tidegate import Pipeline, Settings
 from tidegate.checkpointers import json_file, sqlite
 from tidegate.errors import TidegateError
 from tidegate.resilience.journal import Call, Journal
+from tidegate.store import connection as connections
 
 IMPORTED = (langchain.chat_models, langchain_openai, json_file, sqlite)
 ROOT = Path(__file__).parents[2]
@@ -114,6 +117,13 @@ def die_at(point: str) -> None:
 
         return call
 
+    def connect(*arguments: Any) -> sqlite3.Connection:
+        connection = connect_writer(*arguments)
+        connection.set_trace_callback(lambda statement: reach("commit") if statement == "COMMIT" else None)
+        return connection
+
+    connect_writer = connections.connect_writer
+    setattr(connections, "connect_writer", connect)  # noqa: B010 - a stand-in has another type
     for name in ("begin", "record"):
         setattr(Journal, f"_{name}", watched(name, getattr(Journal, f"_{name}")))
 

@@ -165,7 +165,7 @@ def test_the_journal_is_what_keeps_answers_from_being_paid_for_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 7])
-@pytest.mark.parametrize("point", [*POINTS, "request"])
+@pytest.mark.parametrize("point", [*POINTS, "request", "commit"])
 def test_a_process_killed_at_a_point_of_its_calls_pays_for_no_answer_twice(
     tmp_path: Path, supervisor: Supervisor, point: str, count: int
 ) -> None:
@@ -180,7 +180,7 @@ def test_a_process_killed_at_a_point_of_its_calls_pays_for_no_answer_twice(
     documents = dict(list(DOCUMENTS.items())[:3])
     with EnrichmentServer(script) as server:
         witness = Witness(tmp_path)
-        at = "" if point == "request" else f"enrichment:{point}:{count}"
+        at = {"request": "", "commit": f"commit:{6 * count}"}.get(point, f"enrichment:{point}:{count}")
         killed = supervisor.start(settings(tmp_path, server.url), documents, at)
         doomed += [killed] if point == "request" else []
         assert killed.wait() == signal.SIGKILL

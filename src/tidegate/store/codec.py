@@ -158,7 +158,7 @@ def key_from_environment() -> bytes | None:
 
 
 def _holds_anything(connection: sqlite3.Connection) -> bool:
-    tables = ("documents", "checkpoints")
+    tables = ("documents", "threads", "checkpoints", "calls")
     return any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608 - ours
 
 

@@ -34,13 +34,9 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 def connect(path: str, clock: Clock) -> sqlite3.Connection:
     """Open a connection that any one thread at a time may use."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
-    try:
-        connection.create_function("tidegate_now", 0, clock.now)
-        connection.create_function("tidegate_ticks", 0, clock.monotonic)
-        connection.execute("PRAGMA foreign_keys = ON")
-    except BaseException:
-        connection.close()
-        raise
+    connection.create_function("tidegate_now", 0, clock.now)
+    connection.create_function("tidegate_ticks", 0, clock.monotonic)
+    connection.execute("PRAGMA foreign_keys = ON")  # reads nothing of the file
     return connection
 
 
@@ -58,6 +54,7 @@ def connect_writer(
 
     Raises:
         SettingsError: it cannot be used; the message says why and what to do.
+        StoreError: it is ours, and damaged; or its disk is full or fails.
     """
     if path != ":memory:" and not Path(path).absolute().parent.is_dir():
         raise SettingsError(f"cannot open {path}: its folder does not exist; create it or name another")
@@ -77,6 +74,8 @@ def connect_writer(
         _migrate(connection, path, migrations)
     except sqlite3.Error as error:
         connection.close()
+        if (trouble := _told_at_opening(path, error)) is not None:
+            raise trouble from error
         way_out = "make it writable, move it away or name another file"
         raise SettingsError(f"cannot use {path}: {error}; {way_out}") from error
     except BaseException:
@@ -94,6 +93,18 @@ def told(path: str, error: sqlite3.Error) -> StoreError | None:
         return None
     problem, way_out = _CODES[code]
     return StoreError(path, f"{problem} ({error})", way_out)
+
+
+def _told_at_opening(path: str, error: sqlite3.Error) -> StoreError | None:
+    """Return what an error means to the file's owner, None if they named what is none of ours, or gave no right to."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB):
+        return None
+    if code == sqlite3.SQLITE_CORRUPT:
+        with Path(path).open("rb") as file:
+            if int.from_bytes(file.read(72)[68:], "big") != APPLICATION_ID:  # where SQLite keeps it
+                return None
+    return told(path, error)
 
 
 def _is_ours(connection: sqlite3.Connection, path: str) -> bool:

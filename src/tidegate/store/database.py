@@ -119,20 +119,23 @@ class Database:
         Raises:
             SettingsError: the folder is missing, the file cannot be written, is not a database or not Tidegate's, is
                 from newer code, or has another key. `read` and `write` raise it too when they are the first use.
+            StoreError: it is damaged, or its disk is full or fails.
         """
-        await asyncio.wrap_future(self._writer.submit(self._connected))
+        await asyncio.wrap_future(self._in_turn(self._connected))
 
     def open_sync(self) -> None:
         """Do what `open` does, blocking this thread."""
-        self._writer.submit(self._connected).result()
+        self._in_turn(self._connected).result()
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             connection = self._open()
             try:
                 self._prepare(connection)
-            except BaseException:
+            except BaseException as error:
                 connection.close()
+                if isinstance(error, sqlite3.Error) and (told := connections.told(self.path, error)) is not None:
+                    raise told from error
                 raise
             self._connection = connection
         return self._connection
@@ -158,6 +161,17 @@ class Database:
                 self._closing = self._writer.submit(self._disconnect)
                 self._writer.shutdown(wait=False)
             return self._closing
+
+    def _in_turn(self, work: Callable[[], _Result]) -> Future[_Result]:
+        # Under the lock: what came between the last turn, which waits for the readers, and the end of the queue would
+        # have a reader wait for a turn that never comes.
+        with self._lock:
+            self._refuse_if_closed()
+            return self._writer.submit(work)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closing is not None:
+            raise RuntimeError(f"{self.path} was closed, and takes no work after its shutdown")
 
     def _disconnect(self) -> None:
         self._readers.shutdown(wait=True)
@@ -217,8 +231,7 @@ class Database:
 
     def _enqueue(self, operation: _Operation) -> None:
         with self._lock:
-            if self._closing is not None:
-                raise RuntimeError(f"{self.path} was closed, and takes no work after its shutdown")
+            self._refuse_if_closed()
             self._waiting.append(operation)
             if self._writing:
                 return
@@ -298,13 +311,13 @@ class Database:
             StoreError: the file cannot be read.
         """
         if self._reads_in_turn:
-            return await asyncio.wrap_future(self._writer.submit(self._read, work))
+            return await asyncio.wrap_future(self._in_turn(lambda: self._read(work)))
         return await asyncio.wrap_future(self._readers.submit(self._read, work))
 
     def read_sync(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Do what `read` does, in this thread."""
         if self._reads_in_turn:
-            return self._writer.submit(self._read, work).result()
+            return self._in_turn(lambda: self._read(work)).result()
         return self._read(work)
 
     def _read(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:

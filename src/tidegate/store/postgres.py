@@ -16,7 +16,7 @@ from tidegate.errors import StoreUnavailable
 from tidegate.store import dialect
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.codec import Codec
-from tidegate.store.postgres_server import PATIENCE, connect, passes, prepare
+from tidegate.store.postgres_server import PATIENCE, connect, passes, prepare, told
 from tidegate.store.postgres_url import PostgresUrl
 from tidegate.store.transactions import Connection, Cursor
 
@@ -93,6 +93,7 @@ class PostgresDatabase:
 
         Raises:
             StoreUnavailable: the server cannot be reached, or was lost in the middle.
+            StoreError: it refuses a statement, as where a table is gone or a right was taken away.
         """
         return await asyncio.wrap_future(self.submit(work))
 
@@ -134,7 +135,7 @@ class PostgresDatabase:
                         "resume the thread once the server is back"
                     ) from error
                 if last or not passes(error):
-                    raise self._told(error) from error
+                    raise told(self._url, error) from error
             else:
                 return result
             finally:
@@ -158,13 +159,6 @@ class PostgresDatabase:
         if self._clock is not None:
             connection.execute(_SET_TIME, (str(self._clock.now()), str(self._clock.monotonic())))
         return _Transaction(connection)
-
-    def _told(self, error: psycopg.Error) -> Exception:
-        if not passes(error) and not isinstance(error, psycopg.OperationalError):
-            return error
-        return StoreUnavailable(
-            f"{self.path} cannot be used: {self._url.hide(error)}; resume the thread once the server is back"
-        )
 
 
 class _Transaction:

@@ -10,7 +10,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
-from tidegate.errors import SettingsError
+from tidegate.errors import SettingsError, StoreDamaged, StoreError, StoreUnavailable
 from tidegate.store.postgres_url import PostgresUrl
 
 PATIENCE = 30.0
@@ -32,6 +32,7 @@ _HAS_TABLE: Final = """
 """
 _PASSING = {"40001", "40P01", "53300", "57P01", "57P02", "57P03", "25P03", "25P04"}
 # serialization, deadlock, too many connections, shutdowns, starting up, idle too long, transaction too long
+_DAMAGED = {"XX001", "XX002"}  # data, index
 
 
 def conninfo(url: PostgresUrl) -> dict[str, Any]:
@@ -74,6 +75,19 @@ def passes(error: psycopg.Error) -> bool:
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
     return error.sqlstate in _PASSING or error.sqlstate.startswith("08")
+
+
+def told(url: PostgresUrl, error: psycopg.Error) -> StoreUnavailable | StoreError:
+    """Return what an error of psycopg's means to the database's owner."""
+    if passes(error) or isinstance(error, psycopg.OperationalError):
+        return StoreUnavailable(
+            f"{url.shown} cannot be used: {url.hide(error)}; resume the thread once the server is back"
+        )
+    problem = error.diag.message_primary or type(error).__name__  # without the details, which may quote a document
+    if error.sqlstate in _DAMAGED:
+        return StoreDamaged(url.shown, f"it is damaged ({problem})", "restore it from a copy")
+    way_out = f"check that the schema {url.schema} is whole and that this role may use it"
+    return StoreError(url.shown, f"the server refuses ({problem})", way_out)
 
 
 def prepare(url: PostgresUrl, table: str, scripts: Sequence[str]) -> None:

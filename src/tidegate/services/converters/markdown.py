@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from tidegate.errors import DocumentTooLarge
+from tidegate.errors import BrokenDocument, DocumentTooLarge
 from tidegate.services.converters.characters import slices
 from tidegate.services.converters.lines import is_caption, is_heading, unwrap
 from tidegate.services.converters.pieces import Converted, Piece
@@ -25,6 +25,9 @@ MAX_MARKS = 5_000
 """Inline marks that are parsed in one paragraph. No author writes as many, and parsing n of them can take n² steps."""
 MAX_ALL_MARKS = 100_000
 """Inline marks that are parsed in one document; the rest is read without parsing."""
+_MAX_NESTING = 100
+"""Lists and quotations in each other; what is deeper is lost. The parser's preset of 20 is less than people use."""
+_INNERMOST = {"blockquote_open", "list_item_open"}
 CAPTION = "\ue0ca"
 """A private character, put at the beginning of a paragraph by who knows it to be a caption."""
 
@@ -47,6 +50,7 @@ def convert(text: str, *, source: str) -> Converted:
 
     Raises:
         DocumentTooLarge: more lines than are parsed in reasonable memory.
+        BrokenDocument: quotations or lists are nested so deep that text in them would be lost.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     title = None
@@ -62,23 +66,28 @@ def pieces(text: str, *, source: str, guess_headings: bool = False) -> Iterator[
 
     Raises:
         DocumentTooLarge: more lines than are parsed in reasonable memory.
+        BrokenDocument: quotations or lists are nested so deep that text in them would be lost.
     """
     lines = text.count("\n")
     if lines > MAX_LINES:
         raise DocumentTooLarge(source, f"it has {lines:,} lines, more than {MAX_LINES:,}", "split it")
-    return _Reader(guess_headings).read(text)
+    return _Reader(source, guess_headings).read(text)
 
 
 class _Reader:
     """One document being read."""
 
-    def __init__(self, guess_headings: bool) -> None:
+    def __init__(self, source: str, guess_headings: bool) -> None:
+        self._source = source
         self._guess_headings = guess_headings
         self._references: dict[str, object] = {}
         self._marks = 0
 
     def read(self, text: str) -> Iterator[Piece]:
         tokens = _parser().parse(text, self._references)
+        if any(each.type in _INNERMOST and each.level >= _MAX_NESTING - 1 for each in tokens):
+            problem = "its quotations or lists are nested so deep that text in them would be lost"
+            raise BrokenDocument(self._source, problem, "take some of the nesting away")
         numbers: list[int | None] = []  # of the lists around, the next number, None for bullets
         sign = ""
         rows: list[list[str]] = []
@@ -153,9 +162,8 @@ class _Reader:
 def _parser() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
-    # What is nested deeper than 100 is lost; the preset of 20 loses lists that people do write. Inline marks are
-    # parsed a paragraph at a time, so that their number can be limited.
-    parser = MarkdownIt("commonmark", {"maxNesting": 100}).enable(["table", "strikethrough"])
+    # Inline marks are parsed a paragraph at a time, so that their number can be limited.
+    parser = MarkdownIt("commonmark", {"maxNesting": _MAX_NESTING}).enable(["table", "strikethrough"])
     return parser.disable("inline")
 
 
