@@ -24,7 +24,8 @@ from tidegate.errors import (
     Transient,
 )
 from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport, Permit
-from tidegate.resilience.circuits import Circuits, MemoryCircuits, SqliteCircuits
+from tidegate.resilience.circuits import Circuits, MemoryCircuits
+from tidegate.resilience.shared_circuits import SqliteCircuits
 from tidegate.store.live import LiveDatabase
 from tidegate.testing import ManualClock
 

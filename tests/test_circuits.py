@@ -13,13 +13,14 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
 from tidegate.errors import CircuitOpen, Refused, Transient
 from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport
-from tidegate.resilience.circuits import Circuits, CircuitsUnavailable, MemoryCircuits, SqliteCircuits
+from tidegate.resilience.circuits import Circuits, CircuitsUnavailable, FailureWindow, Forced, MemoryCircuits
+from tidegate.resilience.shared_circuits import SqliteCircuits
 from tidegate.store.live import LiveDatabase
 from tidegate.testing import ManualClock
 
@@ -74,7 +75,7 @@ async def refused(breaker: Breaker) -> CircuitOpen:
 PROBER = """
 import asyncio, sys
 from tidegate.resilience.breaker import Breaker
-from tidegate.resilience.circuits import SqliteCircuits
+from tidegate.resilience.shared_circuits import SqliteCircuits
 from tidegate.store.live import LiveDatabase
 
 async def main():
@@ -217,7 +218,7 @@ CALLERS = """
 import asyncio, sys
 from tidegate.errors import CircuitOpen
 from tidegate.resilience.breaker import Breaker
-from tidegate.resilience.circuits import SqliteCircuits
+from tidegate.resilience.shared_circuits import SqliteCircuits
 from tidegate.store.live import LiveDatabase
 
 async def main():
@@ -386,16 +387,20 @@ class BrokenCircuits(MemoryCircuits):
         self._check("probe")
         return await super().probe(name, generation, lease=lease)
 
-    async def fail(self, name: str, generation: int, *, reason: str, threshold: int, reset_timeout: float) -> bool:
+    async def fail(self, name: str, generation: int, **values: Any) -> bool:
         self._check("fail")
-        return await super().fail(name, generation, reason=reason, threshold=threshold, reset_timeout=reset_timeout)
+        return await super().fail(name, generation, **values)
 
-    async def clear(self, name: str, generation: int) -> bool:
+    async def clear(self, name: str, generation: int, *, window: FailureWindow | None = None) -> bool:
         self._check("clear")
-        return await super().clear(name, generation)
+        return await super().clear(name, generation, window=window)
+
+    async def force(self, name: str, to: Forced | None, *, reset_timeout: float) -> None:
+        self._check("force")
+        await super().force(name, to, reset_timeout=reset_timeout)
 
 
-ALL = frozenset({"read", "probe", "fail", "clear"})
+ALL = frozenset({"read", "probe", "fail", "clear", "force"})
 
 
 async def test_without_its_store_a_breaker_goes_on_alone_and_says_so_now_and_then(
