@@ -586,7 +586,7 @@ TestCircuitsInSqlite = SqliteCircuitMachine.TestCase
 TestCircuitsInSqlite.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 
 
-@pytest.mark.parametrize(("examples", "steps"), [(15, 25), pytest.param(300, 40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("examples", "steps"), [(15, 25), pytest.param(100, 40, marks=pytest.mark.slow)])
 def test_circuits_in_postgresql(postgres_url: str, examples: int, steps: int) -> None:
     machine = PostgresCircuitMachine
     machine.servers = [LivePostgres(read_url(postgres_url), clock=machine.clock_of_all) for _ in range(2)]
