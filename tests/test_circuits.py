@@ -22,7 +22,8 @@ from tidegate.errors import CircuitOpen, Refused, Transient
 from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport
 from tidegate.resilience.circuits import Circuits, CircuitsUnavailable, FailureWindow, Forced, MemoryCircuits
 from tidegate.resilience.shared_circuits import SharedCircuits, SqliteCircuits
-from tidegate.store.live import LiveDatabase
+from tidegate.store.database import Database
+from tidegate.store.live import CIRCUITS, LiveDatabase
 from tidegate.testing import ManualClock
 
 FAILURE = Transient("api", "down")
@@ -616,6 +617,19 @@ async def test_a_process_that_hangs_in_a_transaction_holds_nobody_up_for_long(
         stuck.execute("BEGIN IMMEDIATE")
         await open_circuit(breaker)
     assert (await breaker.report()).state == "open"
+
+
+async def test_a_file_of_an_earlier_version_is_brought_up_to_date(file: Path, clock: ManualClock) -> None:
+    earlier = Database(file, [CIRCUITS], synchronous="NORMAL", clock=clock)
+    opened = "INSERT INTO circuits (name, open, failures, failed_at, reset_timeout) VALUES ('api', 1, 3, ?, 30)"
+    await earlier.write(lambda connection: connection.execute(opened, (clock.now(),)))
+    await earlier.close()
+    database = LiveDatabase(file, clock=clock)
+    circuits = SqliteCircuits(database)
+    assert (await circuits.read("api")).state == "open"
+    await circuits.force("api", None, reset_timeout=30.0)
+    assert (await circuits.read("api")).state == "closed"
+    await database.close()
 
 
 Damage = Callable[[Path], None]

@@ -61,7 +61,7 @@ class ServiceSettings(_Section):
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Self:
-        if self.failure_rate_minimum > self.failure_rate_calls:
+        if self.failure_rate is not None and self.failure_rate_minimum > self.failure_rate_calls:
             raise ValueError("failure_rate_minimum is larger than failure_rate_calls; make it smaller")
         return self
 

@@ -220,8 +220,10 @@ class MemoryCircuits:
             circuit = self._found(name, generation)
             if circuit is None:
                 return False
-            is_exceeded = window is not None and not circuit.open and self._record(circuit, window, failed=True)
-            opens = circuit.open or circuit.failures + 1 >= threshold or is_exceeded
+            opens = circuit.open or circuit.failures + 1 >= threshold
+            if window is not None:
+                self._record(circuit, window, failed=True)
+                opens = opens or self._is_exceeded(circuit, window)
             if opens:
                 circuit.generation += 1
                 circuit.calls.clear()
@@ -270,12 +272,13 @@ class MemoryCircuits:
         circuit = self._circuits.get(name)
         return None if circuit is None or circuit.generation != generation or circuit.forced else circuit
 
-    def _record(self, circuit: Circuit, window: FailureWindow, *, failed: bool) -> bool:
-        """Add a call to the window, and return whether it is exceeded."""
-        now = self._clock.monotonic()
-        circuit.calls.append((now, failed))
+    def _record(self, circuit: Circuit, window: FailureWindow, *, failed: bool) -> None:
+        circuit.calls.append((self._clock.monotonic(), failed))
         while len(circuit.calls) > window.calls:
             circuit.calls.popleft()
+
+    def _is_exceeded(self, circuit: Circuit, window: FailureWindow) -> bool:
+        now = self._clock.monotonic()
         recent = [failed for at, failed in circuit.calls if window.seconds is None or now - at < window.seconds]
         return window.is_exceeded(len(recent), sum(recent))
 
