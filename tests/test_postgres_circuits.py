@@ -6,10 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from tests.servers.postgres import Server, serving
 from tidegate import Pipeline, Settings
@@ -63,14 +65,18 @@ async def test_nothing_is_written_while_all_goes_well_unless_there_is_a_window(d
     assert await database.read(row) != before
 
 
-async def test_no_commit_waits_for_the_disk_and_every_statement_is_a_transaction(database: LivePostgres) -> None:
+async def test_no_commit_waits_for_the_disk_and_every_statement_is_a_transaction(postgres_url: str) -> None:
     def look(connection: Connection) -> list[Any]:
         asked = ("synchronous_commit", "transaction_isolation")
         values = [connection.execute(f"SHOW {name}").fetchone()[0] for name in asked]
         moments = {connection.execute("SELECT now()").fetchone() for _ in range(2)}
         return [*values, len(moments)]
 
+    url = read_url(postgres_url)
+    strict = make_conninfo(url.conninfo, options="-c default_transaction_isolation=serializable")
+    database = LivePostgres(replace(url, conninfo=strict))
     assert await database.write(look) == ["off", "read committed", 2]
+    await database.close()
 
 
 async def test_the_time_is_the_servers(database: LivePostgres) -> None:

@@ -73,6 +73,6 @@ def _why_nothing_ran(result: Result, *, resumed: bool) -> str:
     if result.retry_in is None:
         return f"what is missing is final{'' if resumed else '; --fresh runs the document again'}"
     return (
-        f"nothing of what is missing can be had now, the service may be tried again in {result.retry_in:,.0f} s; "
-        "after mending its URL or key, `tidegate circuits --reset NAME` saves the wait"
+        f"nothing of what is missing can be had now, the service may be tried again in {result.retry_in:,.0f} s\n"
+        "(after mending its URL or key, `tidegate circuits --reset NAME` saves the wait)"
     )
