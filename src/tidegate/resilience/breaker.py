@@ -169,12 +169,13 @@ class Breaker:
         await self._force("closed")
 
     async def reset(self) -> None:
-        """Close the circuit and forget its failures, from now on it opens by itself again."""
+        """Close the circuit and forget its failures; from now on it opens by itself again."""
         await self._force(None)
 
     async def _force(self, to: Forced | None) -> None:
         before = (await self._store.read(self.name)).state
         await self._store.force(self.name, to, reset_timeout=self._reset_timeout)
+        self._local_until = self._clock.monotonic()  # the store is there, and what it says now holds at once
         after = to or "closed"
         if before != after:
             self._tell(before, after, FORCED if to else None)
