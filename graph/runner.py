@@ -26,6 +26,7 @@ from tidegate.graph.wiring import Source, Wired, wire
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
 from tidegate.resilience.breaker import CircuitReport
+from tidegate.resilience.circuits import Forced
 from tidegate.settings import Policy, Settings
 from tidegate.state import Input, Output, State
 from tidegate.store.clock import Clock
@@ -258,6 +259,17 @@ class Pipeline:
     async def circuits(self) -> list[CircuitReport]:
         """Return every circuit: those of the services in use, and those that ever failed here."""
         return await self._home.run(self._wired.reports())
+
+    async def force_circuit(self, name: str, to: Forced | None) -> None:
+        """Hold the circuit `enrichment` or `model` "open" or "closed", whatever the service does, until told otherwise.
+
+        None lets it go: it is closed, its failures are forgotten, and it opens by itself again.
+
+        Raises:
+            SettingsError: there is none of this name.
+            CircuitsUnavailable: the place where circuits are kept cannot be written; nothing was changed.
+        """
+        await self._home.run(self._wired.force(name, to))
 
     async def path(self, thread_id: str) -> Path:
         """Return the steps and edges that a thread went over so far, for `tidegate.graph.drawing`.

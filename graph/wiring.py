@@ -11,12 +11,14 @@ from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
 from tidegate.checkpointers import Location, locate
+from tidegate.errors import SettingsError
 from tidegate.graph.services import Services
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
 from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport
-from tidegate.resilience.circuits import Circuits, MemoryCircuits, SqliteCircuits
+from tidegate.resilience.circuits import Circuits, FailureWindow, Forced, MemoryCircuits
 from tidegate.resilience.journal import Journal
+from tidegate.resilience.shared_circuits import SqliteCircuits
 from tidegate.services.converters import convert
 from tidegate.services.enrichment import HttpEnricher, open_enricher
 from tidegate.services.intake import Loaded, load
@@ -25,7 +27,6 @@ from tidegate.services.summarizers.extractive import ExtractiveSummarizer
 from tidegate.services.summarizers.llm import LlmSummarizer
 from tidegate.settings import ServiceSettings, Settings
 from tidegate.store.clock import Clock, SystemClock
-from tidegate.store.database import Database
 from tidegate.store.documents import Documents
 from tidegate.store.leases import Leases
 from tidegate.store.live import LiveDatabase
@@ -51,8 +52,9 @@ class Wired:
     leases: Leases
     journal: Journal
     circuits: Circuits
+    breakers: tuple[Breaker, ...]
     store: Store
-    live: Database
+    live: Store
     settings: Settings
     owned_enricher: HttpEnricher | None
 
@@ -67,6 +69,18 @@ class Wired:
         used += [self.services.model_circuit] if self.services.model else []
         found = {report.name: report for report in await self.circuits.read_all()}
         return sorted({**found, **{c.name: await c.report() for c in used}}.values(), key=lambda report: report.name)
+
+    async def force(self, name: str, to: Forced | None) -> None:
+        """Hold a circuit open or closed, or let it go.
+
+        Raises:
+            SettingsError: there is none of this name.
+        """
+        breakers = {each.name: each for each in self.breakers}
+        breaker = breakers.get(name)
+        if breaker is None:
+            raise SettingsError(f"there is no circuit {name!r}; name one of {', '.join(sorted(breakers))}")
+        await {"open": breaker.force_open, "closed": breaker.force_close, None: breaker.reset}[to]()
 
     async def aclose(self) -> None:
         """Close what was opened here; services that the caller handed in stay open."""
@@ -94,11 +108,8 @@ def connect(
     clock = clock or SystemClock()
     location = locate(settings.checkpoints)
     store = _store(location, settings.key, clock)
-    live = LiveDatabase(location.live, clock=clock)
+    live, circuits = _circuits(location, clock)
     leases = Leases(store, ttl=settings.lease_ttl)
-    # With PostgreSQL circuits are still each process's own: they are not kept in a database on another machine yet.
-    in_memory = location.kind in ("memory", "postgres")
-    circuits: Circuits = MemoryCircuits(clock) if in_memory else SqliteCircuits(live)
     enrichment_circuit = _breaker("enrichment", settings.enrichment, circuits, clock)
     model_circuit = _breaker("model", settings.summary, circuits, clock)
     kept = settings.journal
@@ -126,6 +137,7 @@ def connect(
         leases=leases,
         journal=journal,
         circuits=circuits,
+        breakers=(enrichment_circuit, model_circuit),
         store=store,
         live=live,
         settings=settings,
@@ -160,6 +172,17 @@ def _store(location: Location, key: bytes | None, clock: Clock) -> Store:
     return PostgresDatabase(location.server, SERVER_STORE, clock=clock)
 
 
+def _circuits(location: Location, clock: Clock) -> tuple[Store, Circuits]:
+    if location.server is None:
+        file = LiveDatabase(location.live, clock=clock)
+        return file, MemoryCircuits(clock) if location.kind == "memory" else SqliteCircuits(file)
+    from tidegate.resilience.postgres_circuits import PostgresCircuits
+    from tidegate.store.live_postgres import LivePostgres
+
+    server = LivePostgres(location.server, clock=clock)
+    return server, PostgresCircuits(server, clock=clock)
+
+
 def _writer(
     model: BaseChatModel | str | None, settings: Settings, breaker: Breaker, journal: Journal, clock: Clock
 ) -> LlmSummarizer | None:
@@ -181,6 +204,18 @@ def _breaker(name: str, settings: ServiceSettings, circuits: Circuits, clock: Cl
         failure_threshold=settings.failure_threshold,
         reset_timeout=settings.reset_timeout,
         probe_timeout=settings.attempt_timeout + 5.0,  # a probe that is answered at the last moment is still its own
+        window=_window(settings),
         clock=clock,
         listeners=[tell],
+    )
+
+
+def _window(settings: ServiceSettings) -> FailureWindow | None:
+    if settings.failure_rate is None:
+        return None
+    return FailureWindow(
+        settings.failure_rate,
+        calls=settings.failure_rate_calls,
+        seconds=settings.failure_rate_seconds,
+        minimum=settings.failure_rate_minimum,
     )

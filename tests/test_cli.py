@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -101,6 +102,34 @@ def test_threads_show_history_and_the_path_can_be_looked_at(tidegate: Callable[.
     assert "enrichment" in tidegate("circuits").stdout
     settings = {row["name"]: row for row in json.loads(tidegate("settings", "--json").stdout)}
     assert (settings["recogniser"]["value"], settings["recogniser"]["set_by"]) == ("rules", "TIDEGATE_RECOGNISER")
+
+
+def test_a_circuit_is_held_open_let_go_and_held_closed(tidegate: Callable[..., Done]) -> None:
+    assert tidegate("run", str(SAMPLE), "-q").returncode == 0
+    lines = tidegate("circuits", "--force-open", "enrichment").stdout.splitlines()
+    assert lines[0].split("  ")[0] == "CIRCUIT"
+    assert re.fullmatch(r"enrichment  open \(forced\)  0 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +30 s +-", lines[1])
+    degraded = tidegate("run", str(SAMPLE), "--fresh", "-q")
+    assert "degraded" in degraded.stdout
+    thread = re.search(r"^thread +(\S+)", degraded.stdout, re.MULTILINE)
+    assert thread is not None
+    assert "`tidegate circuits --reset NAME` saves the wait" in tidegate("resume", thread[1]).stderr
+    reports = json.loads(tidegate("circuits", "--reset", "enrichment", "--json").stdout)
+    assert [(each["name"], each["state"], each["forced"]) for each in reports] == [("enrichment", "closed", None)]
+    assert "complete" in tidegate("resume", thread[1]).stdout
+    closed = tidegate("circuits", "--force-close", "enrichment", "--force-open", "model").stdout
+    assert re.search(r"^enrichment +closed \(forced\)", closed, re.MULTILINE)
+    assert re.search(r"^model +open \(forced\)", closed, re.MULTILINE)
+
+
+def test_a_circuit_that_cannot_be_held_is_said_to_be_so(tidegate: Callable[..., Done]) -> None:
+    nowhere = tidegate("circuits", "--reset", "enrichment")
+    assert nowhere.returncode == 2
+    assert "circuits in memory are each process's own; --checkpoints names those that are kept" in nowhere.stderr
+    assert tidegate("run", str(SAMPLE), "-q").returncode == 0
+    unknown = tidegate("circuits", "--force-open", "enrichmnet")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "there is no circuit 'enrichmnet'; name one of enrichment, model" in unknown.stderr
 
 
 def test_looking_where_no_thread_was_ever_kept_says_so_and_makes_no_file(

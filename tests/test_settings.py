@@ -47,6 +47,8 @@ def test_options_win_over_variables_over_the_file_over_defaults(
         ("modell = 'x:y'", "modell: Extra inputs are not permitted"),
         ("[enrichment]\nconcurrency = 0", "enrichment.concurrency: Input should be greater than or equal to 1"),
         ("[enrichment]\nwhen_open = 'panic'", "enrichment.when_open: Input should be 'degrade', 'wait' or 'fail'"),
+        ("[enrichment]\nfailure_rate = 50", "enrichment.failure_rate: Input should be less than or equal to 1"),
+        ("[summary]\nfailure_rate = 0.5\nfailure_rate_calls = 9", "failure_rate_minimum is larger than failure_rate_"),
         ("model = ", "tidegate.toml"),
     ],
 )

@@ -39,7 +39,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+FORCED: Final = "forced"
+"""The `reason` of a circuit that somebody holds open."""
 
 
 class TidegateError(Exception):
@@ -296,8 +299,8 @@ class CircuitOpen(ServiceError):
     retryable = True
 
     def __init__(self, service: str, *, retry_in: float, reason: str = "", attempts: int = 0) -> None:
-        """Say in how many seconds a call may be let through, and which kind of failure opened the circuit."""
-        because = f" after {reason}" if reason else ""
+        """Say in how many seconds a call may be let through; `reason` is the kind of the last failure, or FORCED."""
+        because = "" if not reason else " by force" if reason == FORCED else f" after {reason}"
         super().__init__(service, f"circuit open{because}; try again in {retry_in:.1f} s", attempts=attempts)
         self.retry_in = retry_in
         self.reason = reason

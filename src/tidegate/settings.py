@@ -8,9 +8,9 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -50,6 +50,20 @@ class ServiceSettings(_Section):
     backoff_max: float = Field(default=30.0, ge=0, description="seconds between two attempts at most")
     failure_threshold: int = Field(default=3, ge=1, description="consecutive failures that open the circuit")
     reset_timeout: float = Field(default=30.0, gt=0, description="seconds until an open circuit lets one probe through")
+    failure_rate: float | None = Field(
+        default=None, gt=0, le=1, description="share of failed calls that opens the circuit too, as 0.5; off by default"
+    )
+    failure_rate_calls: int = Field(default=100, ge=1, description="failure_rate: of so many last calls")
+    failure_rate_seconds: float | None = Field(
+        default=None, gt=0, description="failure_rate: older calls do not count; by default they do"
+    )
+    failure_rate_minimum: int = Field(default=10, ge=1, description="failure_rate: calls before it is judged")
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Self:
+        if self.failure_rate is not None and self.failure_rate_minimum > self.failure_rate_calls:
+            raise ValueError("failure_rate_minimum is larger than failure_rate_calls; make it smaller")
+        return self
 
 
 class EnrichmentSettings(ServiceSettings):

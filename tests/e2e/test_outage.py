@@ -108,3 +108,14 @@ async def test_the_circuit_is_shared_by_the_threads_of_a_machine(tmp_path: Path)
             assert len(server.requests) == 3
             assert (second.status, len(second.missing)) == ("degraded", 6)
             assert [(report.name, report.state) for report in await tidegate.circuits()] == [("enrichment", "open")]
+
+
+async def test_an_api_that_fails_now_and_then_opens_the_circuit_by_its_failure_rate(tmp_path: Path) -> None:
+    clock = ManualClock(auto=True)
+    with EnrichmentServer([200, 503] * 3) as server:
+        rate = {"failure_rate": 0.5, "failure_rate_minimum": 4}
+        async with pipeline(tmp_path, server, clock, attempts=1, **rate) as tidegate:
+            result = await tidegate.run(text=TEXT, thread_id="minutes")
+            assert [report.state for report in await tidegate.circuits()] == ["open"]
+    assert len(server.requests) == 4
+    assert (result.status, len(result.missing)) == ("degraded", 4)

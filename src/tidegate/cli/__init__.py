@@ -237,11 +237,24 @@ def graph(
 
 
 @app.command()
-def circuits(checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
-    """Show the circuit of every service: closed, open, or half-open."""
+def circuits(
+    reset: Annotated[
+        str | None, typer.Option(help="Close this circuit, as after a wrong URL or key was mended.", metavar="NAME")
+    ] = None,
+    force_open: Annotated[
+        str | None, typer.Option(help="Let no call through until told otherwise.", metavar="NAME")
+    ] = None,
+    force_close: Annotated[
+        str | None, typer.Option(help="Let every call through until told otherwise.", metavar="NAME")
+    ] = None,
+    checkpoints: Checkpoints = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the circuit of every service: closed, open, or half-open; or hold one so."""
     from tidegate.cli import inspection
 
-    inspection.circuits(_options_given(checkpoints=checkpoints), as_json=as_json)
+    forced = _options_given(reset=reset, open=force_open, closed=force_close)
+    inspection.circuits(_options_given(checkpoints=checkpoints), forced, as_json=as_json)
 
 
 @app.command()

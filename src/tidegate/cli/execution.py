@@ -72,4 +72,7 @@ def _why_nothing_ran(result: Result, *, resumed: bool) -> str:
         return f"thread {result.thread_id} was complete already, nothing was run{again}"
     if result.retry_in is None:
         return f"what is missing is final{'' if resumed else '; --fresh runs the document again'}"
-    return f"nothing of what is missing can be had now, the service may be tried again in {result.retry_in:,.0f} s"
+    return (
+        f"nothing of what is missing can be had now, the service may be tried again in {result.retry_in:,.0f} s\n"
+        "(after mending its URL or key, `tidegate circuits --reset NAME` saves the wait)"
+    )

@@ -1,4 +1,4 @@
-"""`threads`, `show`, `graph`, `circuits` and `settings`: what is there, changing nothing."""
+"""`threads`, `show`, `graph`, `circuits` and `settings`: what is there."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from tidegate.errors import SettingsError
 from tidegate.graph import drawing
 from tidegate.graph.result import HistoryEntry
 from tidegate.graph.runner import Pipeline
+from tidegate.resilience.circuits import Forced
 from tidegate.settings import Settings, in_force
 from tidegate.store.registry import ThreadStatus
 
 Format: TypeAlias = Literal["mermaid", "svg", "png"]
+_HELD: Mapping[str, Forced | None] = {"reset": None, "open": "open", "closed": "closed"}
 
 
 def threads(options: Mapping[str, str], status: ThreadStatus | None, limit: int, *, as_json: bool) -> None:
@@ -103,11 +105,16 @@ def draw(options: Mapping[str, str], thread_id: str | None, format_: Format, out
         raise SettingsError(f"cannot write {output}: {error.strerror}; name another file with --output") from error
 
 
-def circuits(options: Mapping[str, str], *, as_json: bool) -> None:
-    """Print every circuit."""
+def circuits(options: Mapping[str, str], forced: Mapping[str, str], *, as_json: bool) -> None:
+    """Print every circuit, after those that are named were held `open` or `closed`, or were let go by `reset`."""
 
     async def work() -> None:
-        async with Pipeline.open(existing(options)) as pipeline:
+        settings = existing(options)
+        if forced and settings.checkpoints == "memory:":
+            raise SettingsError("circuits in memory are each process's own; --checkpoints names those that are kept")
+        async with Pipeline.open(settings) as pipeline:
+            for to, name in forced.items():
+                await pipeline.force_circuit(name, _HELD[to])
             reports = await pipeline.circuits()
         if as_json:
             print_json([asdict(report) for report in reports])
@@ -115,11 +122,11 @@ def circuits(options: Mapping[str, str], *, as_json: bool) -> None:
         rows = [
             (
                 report.name,
-                report.state.replace("_", "-"),
+                report.state.replace("_", "-") + (" (forced)" if report.forced else ""),
                 str(report.failures),
                 _time(report.opened_at),
                 f"{report.retry_in:.0f} s" if report.retry_in else "-",
-                report.reason or "-",
+                "-" if report.forced else report.reason or "-",
             )
             for report in reports
         ]

@@ -8,8 +8,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.errors import CircuitOpen, NotFound, Permanent, Refused, ServiceError, Transient
-from tidegate.resilience.circuits import CircuitReport, Circuits, CircuitState, CircuitsUnavailable, MemoryCircuits
+from tidegate.errors import FORCED, CircuitOpen, NotFound, Permanent, Refused, ServiceError, Transient
+from tidegate.resilience.circuits import (
+    CircuitReport,
+    Circuits,
+    CircuitState,
+    CircuitsUnavailable,
+    FailureWindow,
+    Forced,
+    MemoryCircuits,
+)
 from tidegate.store.clock import Clock, SystemClock
 
 __all__ = ["Breaker", "CircuitChange", "CircuitReport", "Permit"]
@@ -25,7 +33,10 @@ WARNING_PAUSE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CircuitChange:
-    """A circuit went from one state to another; `reason` is the kind of the failure that opened it, else None."""
+    """A circuit went from one state to another.
+
+    `reason` is the kind of the failure that opened it, "forced" if somebody holds it so, else None.
+    """
 
     name: str
     from_: CircuitState
@@ -82,10 +93,11 @@ class Permit:
 class Breaker:
     """Guards one service, by name, together with all breakers that have this name and this store.
 
-    Closed until `failure_threshold` consecutive failures, then open for `reset_timeout` seconds, then half-open: one
-    caller at a time is let through, for `probe_timeout` seconds at most, and its result closes the circuit or opens it
-    again. A verdict counts only in the generation of the circuit that its permit was given in, so late news changes
-    nothing. While the store cannot be reached, the breaker keeps a circuit of its own, and logs a warning.
+    Closed until `failure_threshold` consecutive failures, or too many in its `window`, then open for `reset_timeout`
+    seconds, then half-open: one caller at a time is let through, for `probe_timeout` seconds at most, and its result
+    closes the circuit or opens it again. A verdict counts only in the generation of the circuit that its permit was
+    given in, so late news changes nothing. While the store cannot be reached, the breaker keeps a circuit of its own,
+    and logs a warning.
     """
 
     def __init__(
@@ -96,11 +108,13 @@ class Breaker:
         failure_threshold: int = 3,
         reset_timeout: float = 30.0,
         probe_timeout: float = 60.0,
+        window: FailureWindow | None = None,
         clock: Clock | None = None,
         listeners: Sequence[Callable[[CircuitChange], None]] = (),
     ) -> None:
         """Guard the service `name`. `probe_timeout` must be longer than a request may take.
 
+        Without a `window` a success writes nothing to the store; with one, every call does.
         Listeners are called on the event loop, after a change, by the breaker that made it; they must not block.
         """
         self.name = name
@@ -108,9 +122,11 @@ class Breaker:
         self._store = store
         self._failure_threshold = failure_threshold
         self._reset_timeout = reset_timeout
+        self._window = window
         self._clock = clock or SystemClock()
         self._listeners = tuple(listeners)
         self._local = MemoryCircuits(self._clock)
+        self._forced: Forced | None = None
         self._local_until = self._warned_until = self._clock.monotonic()
 
     async def report(self) -> CircuitReport:
@@ -140,13 +156,46 @@ class Breaker:
                 return Permit(self, circuits, report.generation + 1, is_probe=True)
             # Another caller was faster: look again.
 
+    async def force_open(self) -> None:
+        """Let no call through until `force_close` or `reset`; resilience4j calls this FORCED_OPEN.
+
+        Raises:
+            CircuitsUnavailable: the store cannot be written, and nothing was changed; so for the next two as well.
+        """
+        await self._force("open")
+
+    async def force_close(self) -> None:
+        """Let every call through until `force_open` or `reset`, whatever they come to; resilience4j says DISABLED."""
+        await self._force("closed")
+
+    async def reset(self) -> None:
+        """Close the circuit and forget its failures; from now on it opens by itself again."""
+        await self._force(None)
+
+    async def _force(self, to: Forced | None) -> None:
+        before = (await self._store.read(self.name)).state
+        await self._store.force(self.name, to, reset_timeout=self._reset_timeout)
+        self._local_until = self._clock.monotonic()  # the store is there, and what it says now holds at once
+        after = to or "closed"
+        if before != after:
+            self._tell(before, after, FORCED if to else None)
+
     async def _read(self) -> tuple[Circuits, CircuitReport]:
         if self._clock.monotonic() >= self._local_until:
             try:
-                return self._store, await self._store.read(self.name)
+                report = await self._store.read(self.name)
             except CircuitsUnavailable as error:
                 self._store_lost(error)
-        return self._local, await self._local.read(self.name)
+            else:
+                self._forced = report.forced
+                return self._store, report
+        return self._local, await self._read_local()
+
+    async def _read_local(self) -> CircuitReport:
+        """Read the circuit of our own, which is held as the shared one was when it was last seen."""
+        if (await self._local.read(self.name)).forced != self._forced:
+            await self._local.force(self.name, self._forced, reset_timeout=self._reset_timeout)
+        return await self._local.read(self.name)
 
     def _store_lost(self, error: CircuitsUnavailable) -> None:
         now = self._clock.monotonic()
@@ -156,8 +205,8 @@ class Breaker:
             _log.warning("circuit %r is kept by this process alone for now: %s", self.name, error)
 
     async def _succeeded(self, circuits: Circuits, generation: int, *, is_probe: bool) -> None:
-        if is_probe:
-            await _to_its_end(self._clear(circuits, generation, is_probe=True))
+        if is_probe or self._window is not None:
+            await _to_its_end(self._clear(circuits, generation, is_probe=is_probe))
             return
         try:
             report = await circuits.read(self.name)
@@ -169,7 +218,7 @@ class Breaker:
 
     async def _clear(self, circuits: Circuits, generation: int, *, is_probe: bool) -> None:
         try:
-            cleared = await circuits.clear(self.name, generation)
+            cleared = await circuits.clear(self.name, generation, window=self._window)
         except CircuitsUnavailable as error:
             self._store_lost(error)
         else:
@@ -181,7 +230,7 @@ class Breaker:
             opened = await self._count(circuits, generation, error)
         except CircuitsUnavailable as lost:
             self._store_lost(lost)
-            local = await self._local.read(self.name)
+            local = await self._read_local()
             is_probe = False
             opened = local.state == "closed" and await self._count(self._local, local.generation, error)
         if opened:
@@ -194,6 +243,7 @@ class Breaker:
             reason=error.kind,
             threshold=1 if isinstance(error, Refused) else self._failure_threshold,
             reset_timeout=self._reset_timeout,
+            window=self._window,
         )
 
     def _tell(self, from_: CircuitState, to: CircuitState, reason: str | None) -> None:

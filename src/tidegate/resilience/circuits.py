@@ -1,22 +1,35 @@
-"""Where breakers keep what they know: in memory, or in SQLite for all processes of a machine."""
+"""Where breakers keep what they know: what every such place does, and the one in memory."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import sqlite3
 import threading
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
 
-from tidegate.errors import SettingsError, StoreError, TidegateError
+from tidegate.errors import FORCED, StoreUnavailable
 from tidegate.store.clock import Clock
-from tidegate.store.database import Database
 
 CircuitState: TypeAlias = Literal["closed", "open", "half_open"]
-_Result = TypeVar("_Result")
+Forced: TypeAlias = Literal["open", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class FailureWindow:
+    """Opens a circuit when `rate` of its last `calls` calls failed, if there were `minimum` of them at least.
+
+    With `seconds`, older calls do not count. A change of the circuit's state empties the window. It is judged when a
+    call fails. `rate` is a share: above 0, and 1 at most.
+    """
+
+    rate: float
+    calls: int = 100
+    seconds: float | None = None
+    minimum: int = 10
+
+    def is_exceeded(self, calls: int, failures: int) -> bool:
+        """Whether so many failures are too many. Divided, not multiplied: 7 of 100 are 0.07, but 0.07 * 100 > 7."""
+        return calls >= self.minimum and failures / calls >= self.rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +39,9 @@ class CircuitReport:
     `failures` counts consecutive ones. `opened_at` is in seconds since 1970, None while closed. `retry_in` is in how
     many seconds a call may be let through, 0.0 if one may be now; while a probe is out, that is when its lease ends,
     though the probe may end sooner. `reason` is the kind of the last failure. `generation` counts changes of state.
+
+    `forced` says that somebody holds it so, and `reason` is "forced" while it is held open: nobody knows until when, so
+    `retry_in` is its reset timeout, after which to look again.
     """
 
     name: str
@@ -35,6 +51,7 @@ class CircuitReport:
     retry_in: float = 0.0
     reason: str | None = None
     generation: int = 0
+    forced: Forced | None = None
 
     @property
     def admits(self) -> bool:
@@ -42,15 +59,16 @@ class CircuitReport:
         return self.state == "closed" or (self.state == "half_open" and self.retry_in <= 0.0)
 
 
-class CircuitsUnavailable(TidegateError):
+class CircuitsUnavailable(StoreUnavailable):
     """The place where circuits are kept cannot be read or written; breakers go on with one of their own."""
 
 
 class Circuits(Protocol):
     """Keeps circuits by name. One that never failed is closed, of generation 0, and need not be kept.
 
-    Every change names the generation that it was decided in, and changes nothing in another: that alone makes
-    late news harmless and lets one prober win. All methods but `release` raise `CircuitsUnavailable`.
+    Every change but `force` names the generation that it was decided in, and changes nothing in another: that alone
+    makes late news harmless and lets one prober win. Nor does it change a circuit that is forced. All methods but
+    `release` raise `CircuitsUnavailable`.
     """
 
     async def read(self, name: str) -> CircuitReport:
@@ -58,7 +76,7 @@ class Circuits(Protocol):
         ...
 
     async def read_all(self) -> list[CircuitReport]:
-        """Return the circuits that ever failed, by name."""
+        """Return the circuits that are kept, by name: those that ever failed, were forced, or have a window."""
         ...
 
     async def probe(self, name: str, generation: int, *, lease: float) -> int:
@@ -69,18 +87,31 @@ class Circuits(Protocol):
         """
         ...
 
-    async def fail(self, name: str, generation: int, *, reason: str, threshold: int, reset_timeout: float) -> bool:
-        """Count a failure; open, in the next generation, at `threshold` or if a probe failed.
+    async def fail(
+        self,
+        name: str,
+        generation: int,
+        *,
+        reason: str,
+        threshold: int,
+        reset_timeout: float,
+        window: FailureWindow | None = None,
+    ) -> bool:
+        """Count a failure; open, in the next generation, at `threshold`, over the window, or if a probe failed.
 
         Returns whether this opened it.
         """
         ...
 
-    async def clear(self, name: str, generation: int) -> bool:
-        """Forget the failures; close, in the next generation, if a probe succeeded.
+    async def clear(self, name: str, generation: int, *, window: FailureWindow | None = None) -> bool:
+        """Forget the failures in a row, count a success in the window; close, in the next generation, after a probe.
 
         Returns whether the generation was still this one.
         """
+        ...
+
+    async def force(self, name: str, to: Forced | None, *, reset_timeout: float) -> None:
+        """Hold a circuit open or closed, in the next generation, until told otherwise; None lets it go, closed."""
         ...
 
     def release(self, name: str, generation: int) -> None:
@@ -89,8 +120,11 @@ class Circuits(Protocol):
 
 
 @dataclass(slots=True)
-class _Circuit:
-    """What is kept of a circuit. The failure that opened it is its last, so `failed_at` is when it opened."""
+class Circuit:
+    """What is kept of a circuit. The failure that opened it is its last, so `failed_at` is when it opened.
+
+    `calls` are those of the window, when and whether failed; in memory alone.
+    """
 
     name: str
     generation: int = 0
@@ -102,10 +136,17 @@ class _Circuit:
     probes: int = 0
     probing: bool = False
     probe_timeout: float = 0.0
+    forced: Forced | None = None
     failed_tick: float = 0.0
     probe_tick: float = 0.0
+    calls: deque[tuple[float, bool]] = field(default_factory=deque)
 
     def report(self, since_failure: float, since_probe: float) -> CircuitReport:
+        """Return what it is, so many seconds after its last failure and its last probe began."""
+        if self.forced == "open":
+            return CircuitReport(
+                self.name, "open", 0, self.failed_at, self.reset_timeout, FORCED, self.generation, self.forced
+            )
         state: CircuitState = "closed"
         retry_in = 0.0
         if self.open:
@@ -114,7 +155,9 @@ class _Circuit:
             if self.probes:
                 retry_in = _remaining(self.probe_timeout, since_probe) if self.probing else 0.0
         opened_at = self.failed_at if self.open else None
-        return CircuitReport(self.name, state, self.failures, opened_at, retry_in, self.reason, self.generation)
+        return CircuitReport(
+            self.name, state, self.failures, opened_at, retry_in, self.reason, self.generation, self.forced
+        )
 
 
 def _remaining(timeout: float, elapsed: float) -> float:
@@ -129,7 +172,7 @@ class MemoryCircuits:
         """Measure by the clock's monotonic time."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._circuits: dict[str, _Circuit] = {}
+        self._circuits: dict[str, Circuit] = {}
 
     async def read(self, name: str) -> CircuitReport:
         """Return a circuit as it is now."""
@@ -137,7 +180,7 @@ class MemoryCircuits:
             return self._report(name)
 
     async def read_all(self) -> list[CircuitReport]:
-        """Return the circuits that ever failed, by name."""
+        """Return the circuits that are kept, by name."""
         with self._lock:
             return [self._report(name) for name in sorted(self._circuits)]
 
@@ -151,8 +194,8 @@ class MemoryCircuits:
     async def probe(self, name: str, generation: int, *, lease: float) -> int:
         """Lease the probe."""
         with self._lock:
-            circuit = self._circuits.get(name)
-            if circuit is None or circuit.generation != generation:
+            circuit = self._found(name, generation)
+            if circuit is None:
                 return 0
             circuit.generation += 1
             circuit.probes += 1
@@ -161,14 +204,29 @@ class MemoryCircuits:
             circuit.probe_tick = self._clock.monotonic()
             return circuit.probes
 
-    async def fail(self, name: str, generation: int, *, reason: str, threshold: int, reset_timeout: float) -> bool:
+    async def fail(
+        self,
+        name: str,
+        generation: int,
+        *,
+        reason: str,
+        threshold: int,
+        reset_timeout: float,
+        window: FailureWindow | None = None,
+    ) -> bool:
         """Count a failure."""
         with self._lock:
-            circuit = self._circuits.setdefault(name, _Circuit(name))
-            if circuit.generation != generation:
+            self._circuits.setdefault(name, Circuit(name))
+            circuit = self._found(name, generation)
+            if circuit is None:
                 return False
             opens = circuit.open or circuit.failures + 1 >= threshold
-            circuit.generation += opens
+            if window is not None:
+                self._record(circuit, window, failed=True)
+                opens = opens or self._is_exceeded(circuit, window)
+            if opens:
+                circuit.generation += 1
+                circuit.calls.clear()
             circuit.open = opens
             circuit.failures += 1
             circuit.reason = reason
@@ -178,147 +236,55 @@ class MemoryCircuits:
             circuit.probes = 0
             return opens
 
-    async def clear(self, name: str, generation: int) -> bool:
-        """Forget the failures."""
+    async def clear(self, name: str, generation: int, *, window: FailureWindow | None = None) -> bool:
+        """Forget the failures in a row."""
         with self._lock:
-            circuit = self._circuits.get(name)
-            if circuit is None or circuit.generation != generation:
+            if window is not None:
+                self._circuits.setdefault(name, Circuit(name))
+            circuit = self._found(name, generation)
+            if circuit is None:
                 return False
-            circuit.generation += circuit.open
-            circuit.open = False
+            if circuit.open:
+                circuit.generation += 1
+                circuit.open = False
+            elif window is not None:
+                self._record(circuit, window, failed=False)
             circuit.failures = 0
             circuit.reason = None
             return True
 
+    async def force(self, name: str, to: Forced | None, *, reset_timeout: float) -> None:
+        """Hold a circuit open or closed, or let it go."""
+        with self._lock:
+            before = self._circuits.get(name, Circuit(name))
+            self._circuits[name] = Circuit(
+                name,
+                generation=before.generation + 1,
+                open=to == "open",
+                failed_at=self._clock.now(),
+                failed_tick=self._clock.monotonic(),
+                reset_timeout=reset_timeout,
+                forced=to,
+            )
+
+    def _found(self, name: str, generation: int) -> Circuit | None:
+        """Return a circuit, None if it may not be changed by what was decided in that generation."""
+        circuit = self._circuits.get(name)
+        return None if circuit is None or circuit.generation != generation or circuit.forced else circuit
+
+    def _record(self, circuit: Circuit, window: FailureWindow, *, failed: bool) -> None:
+        circuit.calls.append((self._clock.monotonic(), failed))
+        while len(circuit.calls) > window.calls:
+            circuit.calls.popleft()
+
+    def _is_exceeded(self, circuit: Circuit, window: FailureWindow) -> bool:
+        now = self._clock.monotonic()
+        recent = [failed for at, failed in circuit.calls if window.seconds is None or now - at < window.seconds]
+        return window.is_exceeded(len(recent), sum(recent))
+
     def release(self, name: str, generation: int) -> None:
         """Give a probe back."""
         with self._lock:
-            circuit = self._circuits.get(name)
-            if circuit is not None and circuit.generation == generation:
+            circuit = self._found(name, generation)
+            if circuit is not None:
                 circuit.probing = False
-
-
-_READ: Final = """
-    SELECT name, generation, open, failures, reason, failed_at, reset_timeout, probes, probing, probe_timeout,
-        max(tidegate_now() - failed_at, tidegate_ticks() - failed_tick),
-        max(tidegate_now() - probe_at, tidegate_ticks() - probe_tick)
-    FROM circuits
-"""
-_PROBE: Final = """
-    UPDATE circuits SET generation = generation + 1, probes = probes + 1, probing = 1,
-        probe_at = tidegate_now(), probe_tick = tidegate_ticks(), probe_timeout = :lease
-    WHERE name = :name AND generation = :generation RETURNING probes
-"""
-_FAIL: Final = """
-    UPDATE circuits SET generation = generation + (open OR failures + 1 >= :threshold),
-        open = (open OR failures + 1 >= :threshold), failures = failures + 1, reason = :reason,
-        failed_at = tidegate_now(), failed_tick = tidegate_ticks(), reset_timeout = :reset_timeout,
-        probes = 0
-    WHERE name = :name AND generation = :generation RETURNING open
-"""
-_CLEAR: Final = """
-    UPDATE circuits SET generation = generation + open, open = 0, failures = 0, reason = NULL
-    WHERE name = :name AND generation = :generation RETURNING 1
-"""
-_RELEASE: Final = "UPDATE circuits SET probing = 0 WHERE name = :name AND generation = :generation"
-
-
-class SqliteCircuits:
-    """Circuits shared by the processes of one machine, in a database with the schema of `store.live`.
-
-    Two clocks tell how long a circuit has been open, the wall clock and the machine's monotonic one, and the larger
-    time counts: a wall clock set back does not keep it open for longer, a restart of the machine does not either.
-    """
-
-    def __init__(self, database: Database) -> None:
-        """Use the database, which stays the caller's to close."""
-        self._database = database
-
-    async def read(self, name: str) -> CircuitReport:
-        """Return a circuit as it is now: one SELECT."""
-
-        def select(connection: sqlite3.Connection) -> tuple[Any, ...] | None:
-            row: tuple[Any, ...] | None = connection.execute(f"{_READ} WHERE name = ?", (name,)).fetchone()
-            return row
-
-        row = await self._run(self._database.read(select))
-        return CircuitReport(name) if row is None else _report(row)
-
-    async def read_all(self) -> list[CircuitReport]:
-        """Return the circuits that ever failed, by name."""
-
-        def select(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-            return connection.execute(f"{_READ} ORDER BY name").fetchall()
-
-        return [_report(row) for row in await self._run(self._database.read(select))]
-
-    async def probe(self, name: str, generation: int, *, lease: float) -> int:
-        """Lease the probe."""
-
-        def update(connection: sqlite3.Connection) -> int:
-            row = connection.execute(_PROBE, {"name": name, "generation": generation, "lease": lease}).fetchone()
-            return 0 if row is None else int(row[0])
-
-        def give_back(leasing: Future[int]) -> None:
-            if not leasing.cancelled() and leasing.exception() is None and leasing.result():
-                self.release(name, generation + 1)
-
-        leasing = self._submit(update)
-        try:
-            return await self._run(asyncio.wrap_future(leasing))
-        except BaseException:  # cancelled: the lease may have been given, or may be yet
-            leasing.add_done_callback(give_back)
-            raise
-
-    async def fail(self, name: str, generation: int, *, reason: str, threshold: int, reset_timeout: float) -> bool:
-        """Count a failure."""
-        values = {
-            "name": name,
-            "generation": generation,
-            "reason": reason,
-            "threshold": threshold,
-            "reset_timeout": reset_timeout,
-        }
-
-        def update(connection: sqlite3.Connection) -> bool:
-            connection.execute("INSERT INTO circuits (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
-            row = connection.execute(_FAIL, values).fetchone()
-            return row is not None and bool(row[0])
-
-        return await self._run(asyncio.wrap_future(self._submit(update)))
-
-    async def clear(self, name: str, generation: int) -> bool:
-        """Forget the failures."""
-
-        def update(connection: sqlite3.Connection) -> bool:
-            return connection.execute(_CLEAR, {"name": name, "generation": generation}).fetchone() is not None
-
-        return await self._run(asyncio.wrap_future(self._submit(update)))
-
-    def release(self, name: str, generation: int) -> None:
-        """Give a probe back."""
-
-        def update(connection: sqlite3.Connection) -> None:
-            connection.execute(_RELEASE, {"name": name, "generation": generation})
-
-        with contextlib.suppress(CircuitsUnavailable):
-            self._submit(update)
-
-    def _submit(self, work: Callable[[sqlite3.Connection], _Result]) -> Future[_Result]:
-        try:
-            return self._database.submit(work)
-        except RuntimeError as error:  # the database was closed
-            raise CircuitsUnavailable(f"cannot use {self._database.path}: {error}") from error
-
-    async def _run(self, work: Awaitable[_Result]) -> _Result:
-        try:
-            return await work
-        except SettingsError as error:  # which names the file, as it could not be opened
-            raise CircuitsUnavailable(str(error)) from error
-        except (StoreError, sqlite3.Error, RuntimeError) as error:  # RuntimeError: the database was closed
-            raise CircuitsUnavailable(f"cannot use {self._database.path}: {error}") from error
-
-
-def _report(row: tuple[Any, ...]) -> CircuitReport:
-    circuit = _Circuit(*row[:10])
-    return circuit.report(*row[10:])

@@ -13,8 +13,7 @@ from tidegate.store.database import BUSY_TIMEOUT, Database
 LIVE_BUSY_TIMEOUT = 2.0
 """Seconds that a call waits for another process's transaction, which takes microseconds unless that process hangs."""
 
-CIRCUITS = (
-    """
+CIRCUITS = """
     CREATE TABLE circuits (
         name TEXT PRIMARY KEY,
         generation INTEGER NOT NULL DEFAULT 0,
@@ -30,8 +29,26 @@ CIRCUITS = (
         probe_tick REAL NOT NULL DEFAULT 0,
         probe_timeout REAL NOT NULL DEFAULT 0
     ) STRICT
-    """,
-)
+"""
+
+FORCED_AND_WINDOWS = """
+    ALTER TABLE circuits ADD COLUMN forced TEXT;
+    ALTER TABLE circuits ADD COLUMN calls INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE circuit_calls (
+        name TEXT NOT NULL,
+        place INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        called_at REAL NOT NULL,
+        called_tick REAL NOT NULL,
+        failed INTEGER NOT NULL,
+        PRIMARY KEY (name, place)
+    ) STRICT, WITHOUT ROWID
+"""
+"""Circuits that are held open or closed, and the last calls of those with a failure window."""
+
+LIVE = (CIRCUITS, FORCED_AND_WINDOWS)
+"""The schema's history, for a file of its own or beside the store in PostgreSQL."""
 
 
 class LiveDatabase(Database):
@@ -42,7 +59,7 @@ class LiveDatabase(Database):
 
     def __init__(self, path: str | Path, *, clock: Clock | None = None) -> None:
         """Name the file, opened by the first use; `path` may be `:memory:`."""
-        super().__init__(path, CIRCUITS, synchronous="NORMAL", clock=clock)
+        super().__init__(path, LIVE, synchronous="NORMAL", clock=clock)
 
     def _open(self) -> sqlite3.Connection:
         if self.path == ":memory:" or not Path(self.path).exists():

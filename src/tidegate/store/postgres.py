@@ -28,14 +28,14 @@ one, eight gain nothing, and works grouped into one transaction, each in a savep
 another: the server flushes the commits of several connections together by itself."""
 
 _TIME: Final = """
-    CREATE FUNCTION tidegate_now() RETURNS double precision LANGUAGE sql VOLATILE AS $$
+    CREATE OR REPLACE FUNCTION tidegate_now() RETURNS double precision LANGUAGE sql VOLATILE AS $$
         SELECT coalesce(nullif(current_setting('tidegate.now', true), '')::double precision,
             extract(epoch FROM clock_timestamp())::double precision) $$;
-    CREATE FUNCTION tidegate_ticks() RETURNS double precision LANGUAGE sql VOLATILE AS $$
+    CREATE OR REPLACE FUNCTION tidegate_ticks() RETURNS double precision LANGUAGE sql VOLATILE AS $$
         SELECT coalesce(nullif(current_setting('tidegate.ticks', true), '')::double precision,
             extract(epoch FROM clock_timestamp())::double precision) $$
 """
-_SET_TIME: Final = "SELECT set_config('tidegate.now', %s, true), set_config('tidegate.ticks', %s, true)"
+_SET_TIME: Final = "SELECT set_config('tidegate.now', %s, %s), set_config('tidegate.ticks', %s, %s)"
 
 _IDLE: Final = "25P03"  # the server ended a transaction that was idle for too long: nothing of it was committed
 
@@ -50,6 +50,9 @@ class PostgresDatabase:
     the system's is injected: then they tell what that said when the transaction began.
     """
 
+    _connections_at_most = CONNECTIONS
+    _migrations_table = "tidegate_migrations"
+
     def __init__(
         self, url: PostgresUrl, migrations: Sequence[str], *, clock: Clock | None = None, patience: float = PATIENCE
     ) -> None:
@@ -62,7 +65,9 @@ class PostgresDatabase:
         self._clock = None if clock is None or isinstance(clock, SystemClock) else clock
         self._patience = patience
         self.codec = Codec()
-        self._threads = ThreadPoolExecutor(max_workers=CONNECTIONS, thread_name_prefix=f"tidegate {url.schema}")
+        self._threads = ThreadPoolExecutor(
+            max_workers=self._connections_at_most, thread_name_prefix=f"tidegate {url.schema}"
+        )
         self._own = threading.local()
         self._lock = threading.Lock()
         self._connections: list[psycopg.Connection[tuple[Any, ...]]] = []
@@ -85,7 +90,7 @@ class PostgresDatabase:
     def _prepare(self) -> None:
         with self._lock:
             if not self._prepared:
-                prepare(self._url, "tidegate_migrations", self._scripts)
+                prepare(self._url, self._migrations_table, self._scripts)
                 self._prepared = True
 
     async def write(self, work: Callable[[Connection], _Result]) -> _Result:
@@ -150,14 +155,18 @@ class PostgresDatabase:
                 self._connections.remove(own)
                 self._own.connection = None
             self._own.connection = own = connect(self._url)
-            own.autocommit = False
-            own.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
             self._connections.append(own)
+            self._set_up(own)
         return own
+
+    def _set_up(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        connection.autocommit = False
+        connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
 
     def _begun(self, connection: psycopg.Connection[tuple[Any, ...]]) -> Connection:
         if self._clock is not None:
-            connection.execute(_SET_TIME, (str(self._clock.now()), str(self._clock.monotonic())))
+            local = not connection.autocommit  # else there is no transaction for it to be local to
+            connection.execute(_SET_TIME, (str(self._clock.now()), local, str(self._clock.monotonic()), local))
         return _Transaction(connection)
 
 
