@@ -125,8 +125,18 @@ CALLS = """
 """
 """The journal: of every call that was begun, the newest intent, and its answer, packed, once there is one."""
 
-STORE = (THREADS, CHECKPOINTS, LEASES, CALLS)
+HEALING = """
+    ALTER TABLE threads ADD COLUMN when_open TEXT;
+    ALTER TABLE threads ADD COLUMN enrichment_at REAL;
+    ALTER TABLE threads ADD COLUMN summary_at REAL;
+    UPDATE threads SET enrichment_at = next_at, summary_at = next_at WHERE status <> 'failed';
+    CREATE INDEX threads_by_enrichment ON threads (enrichment_at, thread_id) WHERE enrichment_at IS NOT NULL;
+    CREATE INDEX threads_by_summary ON threads (summary_at, thread_id) WHERE summary_at IS NOT NULL
+"""
+"""What a sweep goes by: which services a thread lacks something of. It was not kept before, so any may be it."""
+
+STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, HEALING)
 """The store's file."""
 
-SERVER_STORE = (THREADS, LEASES, CALLS)
+SERVER_STORE = (THREADS, LEASES, CALLS, HEALING)
 """The same in a PostgreSQL database, where LangGraph's own saver keeps the checkpoints."""
