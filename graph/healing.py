@@ -29,6 +29,8 @@ REST = 1.0
 FAILED_REST = 3600.0
 """Seconds for which it leaves a thread alone that raised an error."""
 
+_LEAST_PAUSE = 0.001  # a remainder of 1e-15 s is lost in the clock's float, and would be slept for again and again
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healed:
@@ -199,7 +201,7 @@ class Sweep:
                 self._starts[service].succeeded()
 
     async def _wait(self, pause: float) -> None:
-        timer = asyncio.create_task(self._clock.sleep(pause))
+        timer = asyncio.create_task(self._clock.sleep(max(pause, _LEAST_PAUSE)))
         try:
             done, _ = await asyncio.wait({timer, *self._running}, return_when=asyncio.FIRST_COMPLETED)
         finally:
