@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Sweeping:
     def __init__(self, world: World, *, watch: bool, limit: int = 8) -> None:
         self.healed: list[Healed] = []
         self._clock = world.clock
-        self._clock.auto = not watch
+        self._clock.auto = False
         self._sweep = Sweep(
             world.executions(),
             Registry(world.database),
@@ -75,9 +76,12 @@ class Sweeping:
 
     @property
     def told(self) -> dict[str, str]:
-        return {
-            each.thread_id: each.result.status if each.result else type(each.error).__name__ for each in self.healed
-        }
+        """By thread, what it came to last."""
+        return {each.thread_id: outcome(each) for each in self.healed}
+
+
+def outcome(healed: Healed) -> str:
+    return healed.result.status if healed.result else type(healed.error).__name__
 
 
 async def sweep(world: World, *, limit: int = 8) -> list[Healed]:
@@ -89,6 +93,7 @@ async def sweep(world: World, *, limit: int = 8) -> list[Healed]:
 
 async def degraded(world: World, *thread_ids: str, text: str = TEXT) -> None:
     """Have threads degraded by an outage, after which the service is back and the circuit still open."""
+    world.clock.auto = True
     world.places.down = True
     for thread_id in thread_ids:
         result = await world.executions().advance(thread_id, await world.take_in(text))
@@ -214,7 +219,7 @@ async def test_what_fails_by_itself_is_visited_five_times_with_longer_and_longer
     assert [item.why for item in first.missing] == ["transient: as scripted"]
     watching = Sweeping(world, watch=True)
     await watching.until(lambda: len(watching.healed) == 4)
-    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses == pytest.approx([60.0, 240.0, 960.0, 3840.0], abs=5.0)
     record = await Registry(world.database).get("t")
     assert record is not None
@@ -284,16 +289,13 @@ async def test_a_sweep_that_was_cancelled_in_the_middle_leaves_its_threads_to_th
     world.clock.advance(31.0)
     world.places.pause = 60.0  # for longer than anything here takes
     sweeping = Sweeping(world, watch=False)
-    while not world.places.asked:
-        await asyncio.sleep(0)
+    await sweeping.until(lambda: bool(world.places.asked))
     await sweeping.stop()
     [stopped] = [each for each in await Registry(world.database).threads() if each.status == "running"]
     assert stopped.enrichment_at is not None
     world.places.pause = 0.0
     world.clock.advance(61.0)  # the probe was given back, or its lease is over
-    assert {each.thread_id: each.result and each.result.status for each in await sweep(world)} == dict.fromkeys(
-        "abc", "complete"
-    )
+    assert {each.thread_id: outcome(each) for each in await sweep(world)} == dict.fromkeys("abc", "complete")
 
 
 async def test_two_sweeps_at_once_run_no_thread_twice(worlds: Any) -> None:
@@ -320,13 +322,13 @@ async def waiting_threads(world: World, count: int) -> None:
     record = await registry.get("t0")
     assert record is not None
     assert record.status == "waiting"
-    for number in range(1, count):
-        thread_id = f"t{number}"
-        world.saver.storage[thread_id] = world.saver.storage["t0"]
-        for key, writes in [(key, writes) for key, writes in world.saver.writes.items() if key[0] == "t0"]:
-            world.saver.writes[thread_id, key[1], key[2]] = writes
-        for key, blob in [(key, blob) for key, blob in world.saver.blobs.items() if key[0] == "t0"]:
-            world.saver.blobs[(thread_id, *key[1:])] = blob
+    saver = world.saver
+    writes = [(key, value) for key, value in saver.writes.items() if key[0] == "t0"]
+    blobs = [(key, value) for key, value in saver.blobs.items() if key[0] == "t0"]
+    for thread_id in (f"t{number}" for number in range(1, count)):
+        saver.storage[thread_id] = saver.storage["t0"]
+        saver.writes.update({(thread_id, *key[1:]): value for key, value in writes})
+        saver.blobs.update({(thread_id, *key[1:]): value for key, value in blobs})
         await registry.put(replace(record, thread_id=thread_id))
 
 
@@ -337,7 +339,7 @@ async def test_a_thousand_waiting_threads_do_not_rush_a_service_that_came_back(w
     world.clock.auto = False
     answering = world.places.answer_after = 0.1
     watching = Sweeping(world, watch=True)
-    at_once = []
+    at_once: list[int] = []
     while world.clock.monotonic() < 31.0 + 1.0 - answering / 2:
         expected = min(8, 2 ** len(at_once))
         await world.clock.until_sleeping(expected + 1)  # the calls, and the sweep
@@ -372,12 +374,14 @@ async def test_a_circuit_that_opens_again_sets_the_sweep_back_to_one(worlds: Any
     world.clock.advance(31.0)
     watching = Sweeping(world, watch=True)
     await watching.until(lambda: len(watching.healed) >= 3)
+    assert watching._sweep._starts["enrichment"]._allowed > 1
     world.places.fails["Bob"] = Refused
-    await watching.until(lambda: "degraded" in watching.told.values())
+    await watching.until(lambda: "degraded" in watching.told.values() and not watching._sweep._running)
     world.places.asked.clear()
     before = len(watching.healed)
-    await watching.until(lambda: len(watching.healed) >= before + 9)
-    assert world.places.most_in_flight == 1
+    await watching.until(lambda: len(watching.healed) == before + 3)
+    assert world.places.asked == ["Bob"] * 3  # a probe at a time
+    assert watching._sweep._starts["enrichment"]._allowed == 1
     await watching.stop()
 
 

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -102,9 +101,10 @@ async def test_threads_that_were_stored_before_sweeps_are_found_by_them(tmp_path
     await older.close()
     newer = Database(tmp_path / "t.db", STORE)
     registry = Registry(newer)
-    for service in ("enrichment", "summary"):
-        found = await registry.lacking(cast("Service", service), limit=10)
-        assert [(each.thread_id, each.asks(cast("Service", service))) for each in found] == [
+    services: tuple[Service, ...] = ("enrichment", "summary")
+    for service in services:
+        found = await registry.lacking(service, limit=10)
+        assert [(each.thread_id, each.asks(service)) for each in found] == [
             ("degraded", 50.0),
             ("waiting", 60.0),
         ]
@@ -116,7 +116,8 @@ async def test_ten_threads_of_a_hundred_thousand_are_found_without_reading_the_r
         connection.execute(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
             "INSERT INTO threads (thread_id, document_id, source, status, revision, retryable_missing, fingerprint, "
-            "updated_at, summary_at) SELECT i, 'd', 's', 'complete', 1, 0, '', 0.0, CASE WHEN i > 99990 THEN i END FROM n"
+            "updated_at, summary_at) SELECT i, 'd', 's', 'complete', 1, 0, '', 0.0, CASE WHEN i > 99990 THEN i END "
+            "FROM n"
         )
         clause = "SELECT * FROM threads WHERE summary_at IS NOT NULL ORDER BY summary_at, thread_id LIMIT 20"
         return [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {clause}")]

@@ -85,7 +85,7 @@ def test_an_idle_process_heals_every_thread_when_the_api_is_back_and_ends_on_a_s
             server.wait_for(2)  # probes, which fail
         server.up()
         assert idle.stdout is not None
-        found = {}
+        found: dict[str, str] = {}
         while {*found.values()} != {"complete"} or len(found) < len(NAMES):
             row = json.loads(idle.stdout.readline())
             found[row["thread_id"]] = row["status"]
@@ -125,7 +125,7 @@ def test_processes_that_sweep_at_once_run_no_thread_twice(
     degrade(settings, server)
     time.sleep(0.3)
     server.up()
-    rows = []
+    rows: list[dict[str, str]] = []
     while len(rows) < len(NAMES):  # one that comes while another has the probe has nothing to do
         sweeps = [backfill(tmp_path) for _ in range(3)]
         printed = [sweep.communicate(timeout=60)[0] for sweep in sweeps]
