@@ -230,7 +230,7 @@ async def test_what_fails_by_itself_is_visited_five_times_with_longer_and_longer
 async def test_a_pause_that_the_service_asked_for_is_kept(worlds: Any) -> None:
     world = worlds(budget=10.0)
     world.places.fails["Bob"] = lambda service, problem: RateLimited(service, problem, retry_after=600.0)
-    await world.executions().advance("t", await world.take_in("They met Bob."))
+    await world.executions().advance("t", await world.take_in("we met Bob."))
     world.places.fails.clear()
     began = world.clock.monotonic()
     watching = Sweeping(world, watch=True)
@@ -244,8 +244,8 @@ async def test_a_thread_that_another_process_runs_is_passed_over(worlds: Any) ->
     world = worlds()
     await degraded(world, "busy", "free")
     leases = Leases(world.database)
-    lease = await leases.acquire("busy")
     world.clock.advance(31.0)
+    lease = await leases.acquire("busy")
     assert [each.thread_id for each in await sweep(world)] == ["free"]
     await leases.release(lease)
     assert [each.thread_id for each in await sweep(world)] == ["busy"]
@@ -301,7 +301,7 @@ async def test_a_sweep_that_was_cancelled_in_the_middle_leaves_its_threads_to_th
 async def test_two_sweeps_at_once_run_no_thread_twice(worlds: Any) -> None:
     world = worlds()
     names = [f"t{number}" for number in range(12)]
-    await degraded(world, *names, text="They met Bob.")
+    await degraded(world, *names, text="we met Bob.")
     world.clock.advance(31.0)
     world.places.pause = 0.001
     one, other = await asyncio.gather(sweep(world), sweep(world))
@@ -315,7 +315,7 @@ async def test_two_sweeps_at_once_run_no_thread_twice(worlds: Any) -> None:
 async def waiting_threads(world: World, count: int) -> None:
     """Have so many threads wait, all but the first of them copies."""
     world.places.down = True
-    await world.executions().advance("t0", await world.take_in("They met Bob."), when_open="wait")
+    await world.executions().advance("t0", await world.take_in("we met Bob."), when_open="wait")
     world.places.down = False
     world.places.asked.clear()
     registry = Registry(world.database)
@@ -325,11 +325,12 @@ async def waiting_threads(world: World, count: int) -> None:
     saver = world.saver
     writes = [(key, value) for key, value in saver.writes.items() if key[0] == "t0"]
     blobs = [(key, value) for key, value in saver.blobs.items() if key[0] == "t0"]
-    for thread_id in (f"t{number}" for number in range(1, count)):
+    copies = [replace(record, thread_id=f"t{number}") for number in range(1, count)]
+    for thread_id in (copy.thread_id for copy in copies):
         saver.storage[thread_id] = saver.storage["t0"]
         saver.writes.update({(thread_id, *key[1:]): value for key, value in writes})
         saver.blobs.update({(thread_id, *key[1:]): value for key, value in blobs})
-        await registry.put(replace(record, thread_id=thread_id))
+    await asyncio.gather(*map(registry.put, copies))
 
 
 async def test_a_thousand_waiting_threads_do_not_rush_a_service_that_came_back(worlds: Any) -> None:
@@ -370,7 +371,7 @@ def test_resumes_double_with_each_success_and_begin_anew_when_the_circuit_opens(
 
 async def test_a_circuit_that_opens_again_sets_the_sweep_back_to_one(worlds: Any) -> None:
     world = worlds(concurrency=8)
-    await degraded(world, *(f"t{number}" for number in range(9)), text="They met Bob.")
+    await degraded(world, *(f"t{number}" for number in range(9)), text="we met Bob.")
     world.clock.advance(31.0)
     watching = Sweeping(world, watch=True)
     await watching.until(lambda: len(watching.healed) >= 3)
