@@ -38,7 +38,7 @@ def configure(folder: Path, checkpoints: str, server: EnrichmentServer, reset_ti
     """Settings for this process, and in a file for others."""
     (folder / "tidegate.toml").write_text(
         f'checkpoints = "{checkpoints}"\nrecogniser = "rules"\n[enrichment]\nadapter = "http"\nurl = "{server.url}"\n'
-        f'types = ["PERSON"]\nconcurrency = 1\nreset_timeout = {reset_timeout}\n'
+        f'types = ["PERSON"]\nconcurrency = 1\nbackoff_initial = 0.0\nreset_timeout = {reset_timeout}\n'
     )
     section = {"adapter": "http", "url": server.url, "types": ["PERSON"], "concurrency": 1}
     return Settings.read(
@@ -82,7 +82,7 @@ def test_an_idle_process_heals_every_thread_when_the_api_is_back_and_ends_on_a_s
     degrade(settings, server)
     with backfill(tmp_path, "--watch") as idle:
         if not checkpoints.startswith("postgresql"):  # there circuits are each process's own, and closed in a new one
-            server.wait_for(2)  # probes, which fail
+            server.wait_for(2, timeout=60.0)  # probes, which fail
         server.up()
         assert idle.stdout is not None
         found: dict[str, str] = {}
@@ -104,7 +104,7 @@ def test_what_a_killed_sweep_was_doing_is_done_by_the_next(
     server.up()
     server._then = "hang"
     with backfill(tmp_path) as killed:
-        server.wait_for(1)
+        server.wait_for(1, timeout=60.0)
         os.kill(killed.pid, signal.SIGKILL)
         assert killed.communicate()[0] == ""
     server._then = 200
