@@ -35,13 +35,14 @@ from tidegate.errors import (
     TidegateError,
 )
 from tidegate.graph import compatibility
+from tidegate.graph.lacks import asked_from, lacked
 from tidegate.graph.progress import task_event, token_event
 from tidegate.graph.result import Event, HistoryEntry, Result, Status
 from tidegate.graph.services import Services
 from tidegate.settings import Policy
 from tidegate.state import EXECUTION, WHEN_OPEN, Input, Output, State, hash_of
 from tidegate.store.leases import Lease, Leases
-from tidegate.store.registry import Registry, ThreadRecord, ThreadStatus
+from tidegate.store.registry import Registry, Service, ThreadRecord, ThreadStatus
 from tidegate.telemetry import names, spans
 
 _log = logging.getLogger(__name__)
@@ -110,9 +111,11 @@ class Executions:
         if snapshot is not None:
             stored = await self._result(thread_id, snapshot, record)
             if stored.status == "complete" or (stored.status == "degraded" and stored.retry_in != 0.0):
-                if record is None or record.status != stored.status:  # a crash came between checkpoint and registry
-                    record = record or self._new_record(thread_id, cast("Input", snapshot.values))
-                    await self._registry.put(self._summed_up(record, stored), lease)
+                known_as = record or self._new_record(thread_id, cast("Input", snapshot.values))
+                summed_up = self._summed_up(known_as, stored, cast("State", snapshot.values))
+                # Written where a crash came between checkpoint and registry, or what it lacks was not kept before.
+                if record is None or _standing(record) != _standing(summed_up):
+                    await self._registry.put(summed_up, lease)
                 return stored
             start = None
         elif start is None:
@@ -126,20 +129,22 @@ class Executions:
             fingerprint=self._fingerprint,
             status="running",
             error=None,
+            when_open=when_open,
         )
         await self._registry.put(record, lease)
         try:
             try:
-                result = await self._execute(thread_id, start, snapshot, config, emit, tokens)
+                result, values = await self._execute(thread_id, start, snapshot, config, emit, tokens)
             except StateInvalid as error:
                 raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
         except Exception as error:
             pause = _pause_after(error)
             next_at = None if pause is None else self._services.clock.now() + pause
             # Raises LeaseLost in its place if that is why: what becomes of the thread is the other process's to record.
-            await self._registry.put(replace(record, status="failed", error=_told(error), next_at=next_at), lease)
+            failed = replace(record, status="failed", error=_told(error), next_at=next_at)
+            await self._registry.put(replace(failed, enrichment_at=None, summary_at=None), lease)
             raise
-        await self._registry.put(self._summed_up(record, result), lease)
+        await self._registry.put(self._summed_up(record, result, values), lease)
         return result
 
     async def _execute(
@@ -150,7 +155,7 @@ class Executions:
         config: RunnableConfig,
         emit: Emit | None,
         tokens: bool,
-    ) -> Result:
+    ) -> tuple[Result, State]:
         earlier = cast("str | None", (snapshot.metadata or {}).get(names.TRACEPARENT)) if snapshot else None
         with spans.run(thread_id, resumed=snapshot is not None, resumed_from=earlier) as span:
             if span.traceparent is not None:
@@ -165,7 +170,7 @@ class Executions:
                 raise ThreadError(thread_id, "has no checkpoint after its execution; check the checkpointer")
             result = await self._result(thread_id, after, None)
             span.outcome(result.status)
-        return result
+        return result, cast("State", after.values)
 
     async def _drive(self, start: Input | None, config: RunnableConfig, emit: Emit | None, tokens: bool) -> None:
         if emit is None:
@@ -252,7 +257,7 @@ class Executions:
             raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
         reason = ""
         if result.status == "waiting":
-            service = "summary" if "await_model" in result.next else "enrichment"
+            [service] = lacked(result)
             reason = f"{service}: {snapshot.values['routes'][service]['reason']}"
         elif result.status == "unfinished" and record is not None:
             reason = record.error or ""
@@ -263,19 +268,15 @@ class Executions:
         """Return the seconds until resuming may bring the thread further."""
         if result.status == "complete":
             return None
-        if result.status == "waiting":
-            lacking = {"summary" if "await_model" in result.next else "enrichment"}
-        elif result.status == "unfinished":
-            gates = {name.removeprefix("gate_") for name in result.next if name.startswith("gate_")}
-            if not failed or not gates:
+        lacking: set[Service] = lacked(result)
+        if result.status == "unfinished":
+            lacking = {service for service in self._services.circuits if f"gate_{service}" in result.next}
+            if not failed or not lacking:
                 return 0.0
-            lacking = gates  # policy `fail` stopped it there
-        else:
-            lacking = {item.what for item in result.missing if item.retryable}
-        circuits = {"enrichment": self._services.enrichment_circuit, "summary": self._services.model_circuit}
+            # Policy `fail` stopped it there.
         times: list[float] = []
-        for what in sorted(lacking):
-            report = await circuits[what].report()
+        for what in lacking:
+            report = await self._services.circuits[what].report()
             asked = max((item.retry_at or 0.0 for item in result.missing if item.what == what), default=0.0)
             if what == "enrichment":
                 asked = max((record.retry_at or 0.0 for record in result.enrichments.values()), default=asked)
@@ -283,9 +284,11 @@ class Executions:
             times.append(max(0.0 if report.admits else report.retry_in, pause, 0.0))
         return min(times, default=None)
 
-    def _summed_up(self, record: ThreadRecord, result: Result) -> ThreadRecord:
+    def _summed_up(self, record: ThreadRecord, result: Result, values: State) -> ThreadRecord:
         finished = result.status in ("complete", "degraded")
         status: ThreadStatus = "running" if result.status == "unfinished" else result.status
+        now = self._services.clock.now()
+        asks = asked_from(result, values, now)
         return replace(
             record,
             status=status,
@@ -293,7 +296,9 @@ class Executions:
             error=None,
             revision=result.revision,
             retryable_missing=sum(item.retryable for item in result.missing),
-            next_at=None if result.retry_in is None else self._services.clock.now() + result.retry_in,
+            next_at=None if result.retry_in is None else now + result.retry_in,
+            enrichment_at=asks.get("enrichment"),
+            summary_at=asks.get("summary"),
         )
 
     def _new_record(self, thread_id: str, start: Input) -> ThreadRecord:
@@ -331,6 +336,11 @@ def _reason(snapshot: StateSnapshot, older: StateSnapshot | None) -> str:
     """Return why the gate that ran before this checkpoint decided as it did."""
     gates = [name.removeprefix("gate_") for name in (older.next if older else ()) if name.startswith("gate_")]
     return str(snapshot.values.get("routes", {}).get(gates[0], {}).get("reason", "")) if gates else ""
+
+
+def _standing(record: ThreadRecord) -> tuple[ThreadStatus, bool, bool]:
+    """Return what a sweep chooses threads by."""
+    return record.status, record.enrichment_at is None, record.summary_at is None
 
 
 def _pause_after(error: Exception) -> float | None:

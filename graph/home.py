@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -12,6 +12,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from tidegate.errors import WrongThread
 
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 
 
 class Home:
@@ -31,8 +32,10 @@ class Home:
             return await self._loop.create_task(work, context=context)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._task(work, context), self._loop))
 
-    def check(self) -> None:
-        """Refuse work from another loop, where it cannot be handed over.
+    async def stream(
+        self, begin: Callable[[Callable[[_Item], None]], Coroutine[Any, Any, None]]
+    ) -> AsyncGenerator[_Item, None]:
+        """Do the work that `begin` returns, and yield what it emits; leaving the loop early cancels it.
 
         Raises:
             WrongThread: this is not the pipeline's own event loop.
@@ -41,6 +44,17 @@ class Home:
             raise WrongThread(
                 "a stream is iterated on the event loop that the pipeline was opened on; use `run` elsewhere"
             )
+        items: asyncio.Queue[_Item | None] = asyncio.Queue()
+        work = asyncio.ensure_future(self.run(begin(items.put_nowait)))
+        work.add_done_callback(lambda _: items.put_nowait(None))
+        try:
+            while (item := await items.get()) is not None:
+                yield item
+            await work
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait([work])
 
     def run_sync(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Do the work on this loop and block this thread until it is done.

@@ -1,8 +1,7 @@
-"""Pipeline: run, resume, stream and inspect threads, by ID."""
+"""Pipeline: run, resume, stream, heal and inspect threads, by ID."""
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,7 +16,8 @@ from tidegate.checkpointers.saving import Saver
 from tidegate.errors import ThreadError
 from tidegate.graph import adapters
 from tidegate.graph.drawing import Path, visited
-from tidegate.graph.execution import Executions, default_thread_id
+from tidegate.graph.execution import Emit, Executions, default_thread_id
+from tidegate.graph.healing import Healed, Sweep
 from tidegate.graph.home import Home
 from tidegate.graph.pipeline import build_graph
 from tidegate.graph.result import Event, HistoryEntry, Result
@@ -147,7 +147,7 @@ class Pipeline:
         """
         return await self._home.run(self._executions.advance(thread_id, None, when_open=when_open))
 
-    async def stream(
+    def stream(
         self,
         source: Source | None = None,
         *,
@@ -166,23 +166,45 @@ class Pipeline:
         Raises:
             WrongThread: it is iterated on another event loop than the one the pipeline was opened on.
         """
-        self._home.check()
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
-        options: dict[str, Any] = {"when_open": when_open, "emit": events.put_nowait, "tokens": tokens}
-        if source is None and text is None and thread_id is not None:
-            work = self._executions.advance(thread_id, None, **options)
-        else:
-            work = self._run(source, text=text, name=name, thread_id=thread_id, fresh=fresh, **options)
-        execution = asyncio.ensure_future(self._home.run(work))
-        execution.add_done_callback(lambda _: events.put_nowait(None))
-        try:
-            while (event := await events.get()) is not None:
-                yield event
-            yield Event(kind="result", result=await execution)
-        finally:
-            if not execution.done():
-                execution.cancel()
-                await asyncio.wait([execution])
+
+        async def work(emit: Emit) -> None:
+            options: dict[str, Any] = {"when_open": when_open, "emit": emit, "tokens": tokens}
+            if source is None and text is None and thread_id is not None:
+                result = await self._executions.advance(thread_id, None, **options)
+            else:
+                result = await self._run(source, text=text, name=name, thread_id=thread_id, fresh=fresh, **options)
+            emit(Event(kind="result", result=result))
+
+        return self._home.stream(work)
+
+    def backfill(self, *, watch: bool = False) -> AsyncGenerator[Healed, None]:
+        """Bring forward every thread that can be now, and yield each that was: `async for healed in ...`.
+
+        Degraded threads ask for what they lack and can have, waiting ones go on, where the circuit admits a call: with
+        one that is half-open, one thread is the probe. After it closed, threads are resumed one at a time at first,
+        and twice as many after each success, up to the service's `concurrency`. Threads that another process runs are
+        passed over. One that raises an error is yielded with it, and the others go on.
+
+        With `watch` it does so from now on: it sleeps until a circuit may admit a call or a pause is over. Leaving the
+        loop early cancels the executions, which can be resumed.
+
+        Raises:
+            StoreUnavailable: the threads cannot be looked up; with `watch`, it waits for the store.
+            WrongThread: as `stream`.
+        """
+        services = self._wired.services
+        sweep = Sweep(
+            self._executions,
+            self._wired.registry,
+            services.circuits,
+            limits={
+                "enrichment": self.settings.enrichment.concurrency,
+                "summary": self.settings.summary.concurrency,
+            },
+            clock=services.clock,
+            watch=watch,
+        )
+        return self._home.stream(sweep.run)
 
     async def inspect(self, thread_id: str) -> Result:
         """Return how far a thread is, changing nothing.

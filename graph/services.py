@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tidegate.nodes.enrich import Enricher
@@ -10,6 +11,7 @@ from tidegate.nodes.gate import Circuit
 from tidegate.nodes.ingest import Convert, Documents
 from tidegate.nodes.summarize import Summarizer
 from tidegate.store.clock import Clock
+from tidegate.store.registry import Service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,3 +27,8 @@ class Services:
     model_circuit: Circuit
     extractive: Summarizer
     clock: Clock
+
+    @property
+    def circuits(self) -> Mapping[Service, Circuit]:
+        """The circuit behind each thing that a thread may lack."""
+        return {"enrichment": self.enrichment_circuit, "summary": self.model_circuit}

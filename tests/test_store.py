@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,9 @@ from tidegate.errors import StateInvalid
 from tidegate.store.clock import timestamp
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
-from tidegate.store.registry import Registry, ThreadRecord
-from tidegate.store.schema import STORE
+from tidegate.store.registry import Registry, Service, ThreadRecord
+from tidegate.store.schema import HEALING, STORE
+from tidegate.store.transactions import Connection
 from tidegate.testing import ManualClock
 
 
@@ -82,3 +84,54 @@ async def test_threads_are_listed_by_their_last_update_and_by_status(database: D
 
 def test_timestamps_are_utc_to_the_millisecond() -> None:
     assert timestamp(ManualClock(1_772_357_400.25)) == "2026-03-01T09:30:00.250Z"
+
+
+THREADS_OF_BEFORE = [
+    ("degraded", "degraded", 50.0),
+    ("waiting", "waiting", 60.0),
+    ("crashed", "running", None),
+    ("stopped", "failed", 70.0),
+    ("complete", "complete", None),
+]
+
+
+async def test_threads_that_were_stored_before_sweeps_are_found_by_them(tmp_path: Path) -> None:
+    older = Database(tmp_path / "t.db", STORE[: STORE.index(HEALING)])
+
+    def insert(connection: Connection) -> None:
+        for thread_id, status, next_at in THREADS_OF_BEFORE:
+            connection.execute(
+                "INSERT INTO threads (thread_id, document_id, source, status, revision, retryable_missing, next_at, "
+                "fingerprint, updated_at) VALUES (?, 'd', 's', ?, 0, 0, ?, '', 0.0)",
+                (thread_id, status, next_at),
+            )
+
+    await older.write(insert)
+    await older.close()
+    newer = Database(tmp_path / "t.db", STORE)
+    registry = Registry(newer)
+    services: tuple[Service, ...] = ("enrichment", "summary")
+    for service in services:
+        found = await registry.lacking(service, limit=10)
+        assert [(each.thread_id, each.asks(service)) for each in found] == [
+            ("degraded", 50.0),
+            ("waiting", 60.0),
+        ]
+    await newer.close()
+
+
+async def test_ten_threads_of_a_hundred_thousand_are_found_without_reading_the_rest(database: Database) -> None:
+    def plan(connection: Connection) -> list[str]:
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
+            "INSERT INTO threads (thread_id, document_id, source, status, revision, retryable_missing, fingerprint, "
+            "updated_at, summary_at) SELECT i, 'd', 's', 'complete', 1, 0, '', 0.0, CASE WHEN i > 99990 THEN i END "
+            "FROM n"
+        )
+        clause = "SELECT * FROM threads WHERE summary_at IS NOT NULL ORDER BY summary_at, thread_id LIMIT 20"
+        return [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {clause}")]
+
+    assert await database.write(plan) == ["SCAN threads USING INDEX threads_by_summary"]
+    found = await Registry(database).lacking("summary", limit=20)
+    assert [each.thread_id for each in found] == [str(number) for number in range(99991, 100001)]
+    assert await Registry(database).lacking("enrichment", limit=20) == []

@@ -86,6 +86,8 @@ class Places:
     clock: ManualClock | None = None
     seconds_after_an_answer: float = 0.0
     pause: float = 0.0
+    answer_after: float = 0.0
+    in_flight: int = 0
     name: str = "enrichment"
     source: str = "places"
 
@@ -96,6 +98,12 @@ class Places:
         async def ask(attempt: int) -> JSON:
             self.asked.append(entity.text)
             await asyncio.sleep(self.pause)
+            if self.answer_after and self.clock is not None:
+                self.in_flight += 1
+                try:
+                    await self.clock.sleep(self.answer_after)
+                finally:
+                    self.in_flight -= 1
             if self.goes_down_after is not None and len(self.asked) > self.goes_down_after:
                 self.down = True
             if self.down:

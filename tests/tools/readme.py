@@ -16,6 +16,7 @@ from tidegate.settings import Settings, in_force
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 SAMPLE = "tests/samples/harbour-report.md"
+OTHER_SAMPLE = "tests/samples/ferry-notice.txt"
 
 
 def tidegate(*arguments: str, folder: Path) -> str:
@@ -72,14 +73,17 @@ def outage(folder: Path, *, reset_timeout: float) -> dict[str, str]:
         thread = re.search(r"^thread +(\S+)", first, re.MULTILINE)
         assert thread is not None
         still = tidegate("resume", thread[1], folder=folder)
+        tidegate("run", OTHER_SAMPLE, folder=folder)
         server.up()
         time.sleep(reset_timeout)
         healed = tidegate("resume", thread[1], folder=folder)
+        backfilled = tidegate("backfill", folder=folder)
     command = f"tidegate resume {thread[1]}"
     return {
         "outage": console(f"tidegate run {SAMPLE}", shortened(first)),
         "still-down": console(command, shortened(still)),
         "healed": console(command, shortened(healed)),
+        "backfilled": console("tidegate backfill", backfilled),
     }
 
 

@@ -116,6 +116,19 @@ def resume(
 
 
 @app.command()
+def backfill(
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until interrupted, as circuits close.")] = False,
+    checkpoints: Checkpoints = None,
+    model: Model = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each thread.")] = False,
+) -> None:
+    """Bring forward every thread that lacks something which can be had now. Exits with the code of the first error."""
+    from tidegate.cli import healing
+
+    healing.backfill(_options_given(checkpoints=checkpoints, model=model), watch=watch, as_json=as_json)
+
+
+@app.command()
 def threads(
     status: Annotated[
         Literal["running", "waiting", "failed", "complete", "degraded"] | None, typer.Option(help="Only these.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, fields
 from typing import Literal, TypeAlias
 
+from tidegate.settings import Policy
 from tidegate.store.documents import DIGEST
 from tidegate.store.leases import Lease, check
 from tidegate.store.transactions import Connection, Store
@@ -12,10 +13,18 @@ from tidegate.store.transactions import Connection, Store
 ThreadStatus: TypeAlias = Literal["running", "waiting", "failed", "complete", "degraded"]
 """`running` also after a crash, until the thread is resumed; `waiting` for a circuit; `failed` with an error."""
 
+Service: TypeAlias = Literal["enrichment", "summary"]
+"""What a thread may lack: that which this service gives."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadRecord:
-    """One thread. `next_at` is when resuming makes sense again, `updated_at` when this was written (epoch seconds)."""
+    """One thread; times are in seconds since 1970. `next_at` is when resuming makes sense again.
+
+    `when_open` is the policy that its last execution was given, in place of the settings'. `enrichment_at` and
+    `summary_at` are the times from which a sweep may ask that service for what the thread lacks, if its circuit lets
+    it: None where it lacks nothing that can be had. They outlast a crash in the middle of healing.
+    """
 
     thread_id: str
     document_id: str
@@ -28,7 +37,14 @@ class ThreadRecord:
     next_at: float | None = None
     fingerprint: str = ""
     error: str | None = None
+    when_open: Policy | None = None
+    enrichment_at: float | None = None
+    summary_at: float | None = None
     updated_at: float = 0.0
+
+    def asks(self, service: Service) -> float | None:
+        """Return the time from which a sweep may ask this service for the thread."""
+        return self.enrichment_at if service == "enrichment" else self.summary_at
 
 
 _COLUMNS = ", ".join(field.name for field in fields(ThreadRecord))
@@ -86,6 +102,11 @@ class Registry:
         if limit is None:
             return await self._select(f"{where}ORDER BY updated_at DESC, thread_id", values)
         return await self._select(f"{where}ORDER BY updated_at DESC, thread_id LIMIT ?", (*values, limit))
+
+    async def lacking(self, service: Service, *, limit: int) -> list[ThreadRecord]:
+        """Return threads that lack what this service gives, those first for which it may be asked first."""
+        column = "enrichment_at" if service == "enrichment" else "summary_at"
+        return await self._select(f"WHERE {column} IS NOT NULL ORDER BY {column}, thread_id LIMIT ?", (limit,))
 
     async def of_document(self, name: str) -> list[ThreadRecord]:
         """Return the threads of the documents with this SHA-256, its first 8 digits or more, or this source."""

@@ -132,8 +132,18 @@ CALLS_OF_DOCUMENTS = """
 """
 """For which document each call was made, which outlasts its thread."""
 
-STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS)
+HEALING = """
+    ALTER TABLE threads ADD COLUMN when_open TEXT;
+    ALTER TABLE threads ADD COLUMN enrichment_at REAL;
+    ALTER TABLE threads ADD COLUMN summary_at REAL;
+    UPDATE threads SET enrichment_at = next_at, summary_at = next_at WHERE status <> 'failed';
+    CREATE INDEX threads_by_enrichment ON threads (enrichment_at, thread_id) WHERE enrichment_at IS NOT NULL;
+    CREATE INDEX threads_by_summary ON threads (summary_at, thread_id) WHERE summary_at IS NOT NULL
+"""
+"""What a sweep goes by: which services a thread lacks something of. It was not kept before, so any may be it."""
+
+STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING)
 """The store's file."""
 
-SERVER_STORE = (THREADS, LEASES, CALLS, CALLS_OF_DOCUMENTS)
+SERVER_STORE = (THREADS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING)
 """The same in a PostgreSQL database, where LangGraph's own saver keeps the checkpoints."""

@@ -29,4 +29,5 @@ chat_tokens = _meter.create_histogram(
 )
 retries = _meter.create_counter(names.RETRIES, "{retry}", "Requests that are to be repeated")
 replays = _meter.create_counter(names.REPLAYS, "{call}", "Calls that were answered from the journal")
+backfills = _meter.create_counter(names.BACKFILLS, "{thread}", "Threads that a sweep brought forward")
 circuit_transitions = _meter.create_counter(names.CIRCUIT_TRANSITIONS, "{transition}", "Changes of a circuit's state")

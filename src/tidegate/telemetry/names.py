@@ -69,6 +69,7 @@ ROUTE_REASON: Final = "tidegate.route.reason"
 TASK_ID: Final = "tidegate.task.id"
 
 # metrics
+BACKFILLS: Final = "tidegate.backfills"
 CHECKPOINT_DURATION: Final = "tidegate.checkpoint.duration"
 CIRCUIT_TRANSITIONS: Final = "tidegate.circuit.transitions"
 GEN_AI_DURATION: Final = "gen_ai.client.operation.duration"

@@ -1,0 +1,211 @@
+"""Healing: a sweep over the threads that lack something, which resumes those that can be brought forward."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tidegate.errors import LeaseLost, StoreUnavailable, ThreadBusy, ThreadNotFound
+from tidegate.graph.execution import Executions
+from tidegate.graph.lacks import lacked
+from tidegate.graph.result import Event, Result
+from tidegate.nodes.gate import Circuit
+from tidegate.resilience.breaker import CircuitReport
+from tidegate.store.clock import Clock
+from tidegate.store.registry import Registry, Service, ThreadRecord
+from tidegate.telemetry import metrics, names
+
+_log = logging.getLogger(__name__)
+
+POLL = 5.0
+"""Seconds after which a watching sweep looks what other processes left or finished, if nothing wakes it before."""
+
+REST = 1.0
+"""Seconds for which it leaves a thread alone that it brought forward, so that none can keep it busy."""
+
+FAILED_REST = 3600.0
+"""Seconds for which it leaves a thread alone that raised an error."""
+
+_LEAST_PAUSE = 0.001  # a remainder of 1e-15 s is lost in the clock's float, and would be slept for again and again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Healed:
+    """What a sweep made of one thread: its `result`, complete or not, or the `error` that it ended with."""
+
+    thread_id: str
+    result: Result | None = None
+    error: Exception | None = None
+
+
+class SlowStart:
+    """How many resumes may ask a service at once: 1 when its circuit opened or closed, twice as many at each success.
+
+    Ten thousand threads may wait for a service that just came back.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Allow `limit` of them at most, however well it goes."""
+        self._limit = limit
+        self._allowed = 1
+        self._generation = 0
+        self.running = 0
+
+    @property
+    def room(self) -> int:
+        """How many more may start."""
+        return max(0, self._allowed - self.running)
+
+    def look(self, report: CircuitReport) -> None:
+        """Begin anew if the circuit opened or closed since the last look, whichever process made it."""
+        if report.generation != self._generation:
+            self._generation, self._allowed = report.generation, 1
+
+    def succeeded(self) -> None:
+        """Allow twice as many."""
+        self._allowed = min(self._limit, 2 * self._allowed)
+
+
+class Sweep:
+    """One sweep. Threads that another process runs are passed over, and one that fails does not stop it.
+
+    A thread is resumed for a service when its pause is over and the circuit admits a call, half-open included: so the
+    first one brings the probe. Any number of processes may sweep at once: the leases of threads decide.
+    """
+
+    def __init__(
+        self,
+        executions: Executions,
+        registry: Registry,
+        circuits: Mapping[Service, Circuit],
+        *,
+        limits: Mapping[Service, int],
+        clock: Clock,
+        watch: bool,
+    ) -> None:
+        """`limits` is how many threads are resumed at once for each service. `watch` goes on until cancelled."""
+        self._executions = executions
+        self._registry = registry
+        self._circuits = circuits
+        self._clock = clock
+        self._watch = watch
+        self._starts = {service: SlowStart(limits[service]) for service in circuits}
+        self._running: dict[asyncio.Task[None], str] = {}
+        self._resting: dict[str, float] = {}
+
+    async def run(self, emit: Callable[[Healed], None]) -> None:
+        """Resume each thread that can be brought forward now, once; when watching, all that can be, from now on.
+
+        Cancelling it cancels the executions, which can be resumed.
+
+        Raises:
+            StoreUnavailable: the threads cannot be looked up; when watching, they are looked up later.
+        """
+        try:
+            while True:
+                try:
+                    pause = await self._start(emit)
+                except StoreUnavailable as error:
+                    if not self._watch:
+                        raise
+                    _log.warning("threads cannot be looked up now: %s", error)
+                    pause = POLL
+                if not self._running and not self._watch:
+                    return
+                await self._wait(pause)
+        finally:
+            for task in self._running:
+                task.cancel()
+            if self._running:
+                await asyncio.wait(self._running)
+
+    async def _start(self, emit: Callable[[Healed], None]) -> float:
+        """Start all that may start now; return in how many seconds there may be more."""
+        pause = POLL
+        admitting: list[Service] = []
+        for service, circuit in self._circuits.items():
+            report = await circuit.report()
+            self._starts[service].look(report)
+            if report.admits:
+                admitting.append(service)
+            else:
+                pause = min(pause, report.retry_in)
+        now = self._clock.monotonic()
+        self._resting = {thread_id: until for thread_id, until in self._resting.items() if until > now}
+        for service in admitting:
+            pause = min(pause, await self._start_for(service, admitting, emit))
+        return pause
+
+    async def _start_for(self, service: Service, admitting: list[Service], emit: Callable[[Healed], None]) -> float:
+        pause = POLL
+        room = self._starts[service].room
+        running = set(self._running.values())
+        if not room:
+            return pause
+        # Those that are passed over are still in the list, and perhaps first.
+        records = await self._registry.lacking(service, limit=room + len(running) + len(self._resting) + 1)
+        for record in records:
+            asked_in = (record.asks(service) or 0.0) - self._clock.now()
+            rest = self._resting.get(record.thread_id, 0.0) - self._clock.monotonic()
+            if asked_in > 0.0:
+                return min(pause, asked_in)
+            if rest > 0.0:
+                pause = min(pause, rest)
+            elif record.thread_id not in running:
+                asking: list[Service] = [each for each in admitting if record.asks(each) is not None]
+                if all(self._starts[each].room for each in asking):
+                    for each in asking:
+                        self._starts[each].running += 1
+                    self._running[asyncio.create_task(self._bring(record, asking, emit))] = record.thread_id
+        return pause
+
+    async def _bring(self, record: ThreadRecord, asking: list[Service], emit: Callable[[Healed], None]) -> None:
+        """Resume one thread, under the policy it had; one that was published stays so, whatever the policy is now."""
+        events: list[Event] = []
+        rest = REST
+        healed: Healed | None = None
+        try:
+            result = await self._executions.advance(
+                record.thread_id,
+                None,
+                when_open="degrade" if record.outcome == "degraded" else record.when_open,
+                emit=events.append,
+            )
+            if any(event.kind == "started" for event in events):  # else another process has brought it forward
+                healed = Healed(thread_id=record.thread_id, result=result)
+                await self._learn(result, asking)
+        except (ThreadBusy, LeaseLost):
+            rest = POLL
+        except ThreadNotFound:
+            pass  # it was deleted
+        except Exception as error:  # noqa: BLE001 - whatever ails one thread, all others go on
+            rest = POLL if isinstance(error, StoreUnavailable) else FAILED_REST
+            healed = Healed(thread_id=record.thread_id, error=error)
+        finally:
+            for service in asking:
+                self._starts[service].running -= 1
+        self._resting[record.thread_id] = self._clock.monotonic() + rest if self._watch else math.inf
+        if healed is not None:
+            metrics.backfills.add(1, {names.OUTCOME: healed.result.status if healed.result else "failed"})
+            emit(healed)
+
+    async def _learn(self, result: Result, asked: list[Service]) -> None:
+        still_lacked = lacked(result)
+        for service in asked:
+            report = await self._circuits[service].report()
+            self._starts[service].look(report)
+            if report.state == "closed" and service not in still_lacked:
+                self._starts[service].succeeded()
+
+    async def _wait(self, pause: float) -> None:
+        timer = asyncio.create_task(self._clock.sleep(max(pause, _LEAST_PAUSE)))
+        try:
+            done, _ = await asyncio.wait({timer, *self._running}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+        for task in done - {timer}:
+            del self._running[task]
+            task.result()

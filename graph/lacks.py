@@ -1,0 +1,41 @@
+"""What a thread lacks, by service, and from when a sweep may ask for it."""
+
+from __future__ import annotations
+
+from tidegate.graph.result import Result
+from tidegate.state import State, SummaryFailure
+from tidegate.store.registry import Service
+
+_FIRST_PAUSE = 60.0
+_GROWTH = 4.0  # 1, 4, 16 and 64 minutes: the five visits that an item is given span an hour and a half
+
+
+def lacked(result: Result) -> set[Service]:
+    """Return the services of which a thread lacks something that can be had, or the one whose circuit it waits for."""
+    if result.status == "waiting":
+        return {"summary" if "await_model" in result.next else "enrichment"}
+    return {item.what for item in result.missing if item.retryable} if result.status == "degraded" else set()
+
+
+def asked_from(result: Result, values: State, now: float) -> dict[Service, float]:
+    """Return the times (seconds since 1970) from which a sweep may ask each service for what the thread lacks.
+
+    What an open circuit kept from being asked may be asked as soon as that lets it: the circuit tells when. A pause
+    that the service asked for is kept. What the service failed to answer is left alone for a minute, and for four
+    times as long after each further visit: a sweep that asked at once would use up all visits within a second.
+    """
+    return {service: _asked_from(service, result, values, now) for service in lacked(result)}
+
+
+def _asked_from(service: Service, result: Result, values: State, now: float) -> float:
+    if result.status == "waiting":
+        return now
+    if service == "enrichment":
+        lacking = [result.enrichments[item.id] for item in result.missing if item.what == service and item.retryable]
+        deferred = any(record.status == "deferred" for record in lacking)
+        visits = min(record.visits for record in lacking)
+        paused = max(record.retry_at or 0.0 for record in result.enrichments.values())
+    else:
+        failure = SummaryFailure.load(values.get("summary_failure"))
+        deferred, visits, paused = failure.deferred, failure.visits, failure.retry_at or 0.0
+    return max(now, paused) if deferred or paused > now else now + _FIRST_PAUSE * _GROWTH ** max(visits - 1, 0)
