@@ -112,7 +112,7 @@ async def test_pauses_of_nothing_are_possible() -> None:
 
 
 async def test_very_many_attempts_do_not_overflow_the_pause() -> None:
-    world = World(attempts=1200, backoff_max=0.001)
+    world = World(attempts=1200, backoff_max=0.001, retry_ratio=1200.0)
     world.breaker = Breaker("api", MemoryCircuits(world.clock), failure_threshold=10_000, clock=world.clock)
     world.guard = Guard(world.breaker, settings=world.settings, classify=classify, clock=world.clock)
     with pytest.raises(Transient) as failure:

@@ -14,6 +14,9 @@ FOR_SHARE = "/* FOR SHARE */"
 """At the end of a SELECT: nobody changes the rows until this transaction is over. To SQLite, where writers take turns
 anyway, it is a comment."""
 
+UNLOGGED = "/* UNLOGGED */"
+"""Before TABLE: its rows cost no flush to the disk, and a crash of the server empties it. To SQLite, a comment."""
+
 _VERBATIM = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/)""", re.DOTALL)
 _DECLARATIONS = (
     (
@@ -40,4 +43,4 @@ def schema(script: str) -> str:
     parts = _VERBATIM.split(script)
     for found, instead in _DECLARATIONS:
         parts[::2] = [found.sub(instead, part) for part in parts[::2]]
-    return "".join(parts)
+    return "".join("UNLOGGED" if part == UNLOGGED else part for part in parts)

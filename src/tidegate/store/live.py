@@ -1,4 +1,4 @@
-"""The file for what must not cost an fsync a call and may be lost: circuits."""
+"""The file for what must not cost an fsync a call and may be lost: circuits and rates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from tidegate.errors import SettingsError
 from tidegate.store.clock import Clock
 from tidegate.store.database import BUSY_TIMEOUT, Database
+from tidegate.store.schema import RATES
 
 LIVE_BUSY_TIMEOUT = 2.0
 """Seconds that a call waits for another process's transaction, which takes microseconds unless that process hangs."""
@@ -42,7 +43,7 @@ class LiveDatabase(Database):
 
     def __init__(self, path: str | Path, *, clock: Clock | None = None) -> None:
         """Name the file, opened by the first use; `path` may be `:memory:`."""
-        super().__init__(path, CIRCUITS, synchronous="NORMAL", clock=clock)
+        super().__init__(path, (*CIRCUITS, RATES), synchronous="NORMAL", clock=clock)
 
     def _open(self) -> sqlite3.Connection:
         if self.path == ":memory:" or not Path(self.path).exists():

@@ -125,8 +125,16 @@ CALLS = """
 """
 """The journal: of every call that was begun, the newest intent, and its answer, packed, once there is one."""
 
+RATES = """
+    CREATE /* UNLOGGED */ TABLE rates (
+        name TEXT PRIMARY KEY,
+        full_at REAL NOT NULL
+    ) STRICT
+"""
+"""The token bucket of each service that has a rate: when it is full again. In SQLite it lives in `tidegate-live.db`."""
+
 STORE = (THREADS, CHECKPOINTS, LEASES, CALLS)
 """The store's file."""
 
-SERVER_STORE = (THREADS, LEASES, CALLS)
+SERVER_STORE = (THREADS, LEASES, CALLS, RATES)
 """The same in a PostgreSQL database, where LangGraph's own saver keeps the checkpoints."""
