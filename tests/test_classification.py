@@ -68,7 +68,7 @@ def by_client(package: str) -> Callable[..., BaseException]:
 
     def make(status: int, body: Any = None, **headers: str) -> BaseException:
         client: ModuleType = pytest.importorskip(package)
-        http: Any = httpx if package == "openai" else pytest.importorskip(client._exceptions.httpx2.__name__)
+        http: Any = getattr(client._exceptions, "httpx2", httpx)  # Anthropic's is a fork of httpx
         request = http.Request("POST", URL, headers={"Idempotency-Key": "k"} if headers.pop("keyed", None) else {})
         response = http.Response(status, headers=headers, json=body or {}, request=request)
         maker = client.OpenAI if package == "openai" else client.Anthropic
@@ -92,6 +92,7 @@ CLIENTS = {"httpx": by_httpx, "openai": by_client("openai"), "anthropic": by_cli
 def test_an_error_is_sorted_by_its_status_whichever_client_raises_it(client: str, status: int, kind: Kind) -> None:
     failure = failure_of(CLIENTS[client](status))
     assert type(failure) is kind
+    assert failure is not None
     assert failure.problem.startswith(f"answered {status}")
 
 
@@ -170,6 +171,7 @@ def test_what_openai_raises_beside_statuses_is_known() -> None:
     ]:
         failure = failure_of(error)
         assert type(failure) is kind
+        assert failure is not None
         assert problem in failure.problem
 
 
@@ -185,14 +187,16 @@ def test_what_openai_raises_beside_statuses_is_known() -> None:
 def test_openais_codes_say_more_than_the_status(status: int, code: str, kind: Kind, problem: str) -> None:
     failure = failure_of(by_client("openai")(status, {"error": {"code": code, "message": "no"}}))
     assert type(failure) is kind
+    assert failure is not None
     assert problem in failure.problem
 
 
 def test_what_anthropic_raises_beside_statuses_is_known() -> None:
     anthropic = pytest.importorskip("anthropic")
     models = pytest.importorskip("langchain_anthropic.chat_models")
-    request = anthropic._exceptions.httpx2.Request("POST", URL)
-    response = anthropic._exceptions.httpx2.Response(400, request=request)
+    http: Any = getattr(anthropic._exceptions, "httpx2", httpx)
+    request = http.Request("POST", URL)
+    response = http.Response(400, request=request)
     told_in_a_stream = by_client("anthropic")(200, {"error": {"type": "overloaded_error"}})
     for error, kind in [
         (anthropic.APIConnectionError(request=request), Transient),

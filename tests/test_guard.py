@@ -521,7 +521,7 @@ async def test_of_fifty_calls_to_a_half_open_circuit_one_is_made() -> None:
     assert [type(outcome) for outcome in outcomes].count(CircuitOpen) == 49
 
 
-def test_each_event_loop_has_its_own_limit() -> None:
+def test_a_guard_goes_from_one_event_loop_to_the_next_and_keeps_none() -> None:
     world = World(concurrency=1)
 
     async def main() -> None:
