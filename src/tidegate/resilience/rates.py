@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -117,9 +119,12 @@ class SharedRates:
         self._clock = clock or SystemClock()
         self._local = MemoryRates(self._clock)
         self._local_until = self._clock.monotonic()
+        self._holding: Future[None] | None = None
 
     async def take(self, name: str, rate: Rate, *, patience: float) -> float | None:
         """Take the next token."""
+        if self._holding is not None and not self._holding.done():  # PostgreSQL runs works side by side
+            await asyncio.wait([asyncio.wrap_future(self._holding)])
         if self._clock.monotonic() >= self._local_until:
             known, interval = rate.longest + rate.span, rate.interval
             values = (name, interval, known, interval, known, interval, patience + rate.span)
@@ -143,7 +148,7 @@ class SharedRates:
             connection.execute(_HOLD, values)
 
         try:
-            self._store.submit(update)
+            self._holding = self._store.submit(update)
         except RuntimeError as error:  # the database was closed
             self._lost(name, error)
 
