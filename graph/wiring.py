@@ -15,9 +15,11 @@ from tidegate.errors import SettingsError
 from tidegate.graph.services import Services
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
-from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport
-from tidegate.resilience.circuits import Circuits, FailureWindow, Forced, MemoryCircuits
+from tidegate.resilience.breaker import Breaker, CircuitReport
+from tidegate.resilience.circuits import Circuits, Forced, MemoryCircuits
+from tidegate.resilience.guard import breaker_for
 from tidegate.resilience.journal import Journal
+from tidegate.resilience.rates import MemoryRates, Rates, SharedRates
 from tidegate.resilience.shared_circuits import SqliteCircuits
 from tidegate.services.converters import convert
 from tidegate.services.enrichment import HttpEnricher, open_enricher
@@ -25,7 +27,7 @@ from tidegate.services.intake import Loaded, load
 from tidegate.services.recognisers import open_recogniser
 from tidegate.services.summarizers.extractive import ExtractiveSummarizer
 from tidegate.services.summarizers.llm import LlmSummarizer
-from tidegate.settings import ServiceSettings, Settings
+from tidegate.settings import Settings
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.documents import Documents
 from tidegate.store.leases import Leases
@@ -34,7 +36,6 @@ from tidegate.store.opening import store_at
 from tidegate.store.registry import Registry
 from tidegate.store.schema import SERVER_STORE
 from tidegate.store.transactions import Store
-from tidegate.telemetry import events
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -110,14 +111,15 @@ def connect(
     store = _store(location, settings.key, clock)
     live, circuits = _circuits(location, clock)
     leases = Leases(store, ttl=settings.lease_ttl)
-    enrichment_circuit = _breaker("enrichment", settings.enrichment, circuits, clock)
-    model_circuit = _breaker("model", settings.summary, circuits, clock)
+    rates: Rates = MemoryRates(clock) if location.kind == "memory" else SharedRates(live, clock=clock)
+    enrichment_circuit = breaker_for("enrichment", settings.enrichment, circuits, clock)
+    model_circuit = breaker_for("model", settings.summary, circuits, clock)
     kept = settings.journal
     journal = Journal(store, leases, enabled=kept.enabled, ttl=kept.ttl, not_found_ttl=kept.not_found_ttl)
     owned = (
         None
         if enricher
-        else open_enricher(settings.enrichment, breaker=enrichment_circuit, journal=journal, clock=clock)
+        else open_enricher(settings.enrichment, breaker=enrichment_circuit, journal=journal, rates=rates, clock=clock)
     )
     services = Services(
         documents=Documents(store),
@@ -125,7 +127,7 @@ def connect(
         recogniser=recogniser or open_recogniser(settings.recogniser),
         enricher=enricher or owned,
         enrichment_circuit=enrichment_circuit,
-        model=_writer(model or settings.model, settings, model_circuit, journal, clock),
+        model=_writer(model or settings.model, settings, model_circuit, journal, rates, clock),
         model_circuit=model_circuit,
         extractive=ExtractiveSummarizer(settings.summary.max_sentences),
         clock=clock,
@@ -184,38 +186,16 @@ def _circuits(location: Location, clock: Clock) -> tuple[Store, Circuits]:
 
 
 def _writer(
-    model: BaseChatModel | str | None, settings: Settings, breaker: Breaker, journal: Journal, clock: Clock
+    model: BaseChatModel | str | None,
+    settings: Settings,
+    breaker: Breaker,
+    journal: Journal,
+    rates: Rates,
+    clock: Clock,
 ) -> LlmSummarizer | None:
     if not model:
         return None
     from tidegate.services.models import open_chat
 
-    chat = open_chat(model, settings.summary, breaker=breaker, journal=journal, clock=clock)
+    chat = open_chat(model, settings.summary, breaker=breaker, journal=journal, rates=rates, clock=clock)
     return LlmSummarizer(chat, settings.summary)
-
-
-def _breaker(name: str, settings: ServiceSettings, circuits: Circuits, clock: Clock) -> Breaker:
-    def tell(change: CircuitChange) -> None:
-        events.circuit_changed(change.name, change.from_, change.to, change.reason)
-
-    return Breaker(
-        name,
-        circuits,
-        failure_threshold=settings.failure_threshold,
-        reset_timeout=settings.reset_timeout,
-        probe_timeout=settings.attempt_timeout + 5.0,  # a probe that is answered at the last moment is still its own
-        window=_window(settings),
-        clock=clock,
-        listeners=[tell],
-    )
-
-
-def _window(settings: ServiceSettings) -> FailureWindow | None:
-    if settings.failure_rate is None:
-        return None
-    return FailureWindow(
-        settings.failure_rate,
-        calls=settings.failure_rate_calls,
-        seconds=settings.failure_rate_seconds,
-        minimum=settings.failure_rate_minimum,
-    )

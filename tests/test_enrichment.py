@@ -132,6 +132,7 @@ async def test_no_more_requests_are_in_flight_than_allowed(server: EnrichmentSer
         (503, CircuitOpen, 3),
         ("reset", CircuitOpen, 3),
         (Reply(302, headers={"Location": "/login"}), Permanent, 1),
+        (Reply(302, headers={"Location": "http://127.0.0.2:1/elsewhere"}), Permanent, 1),
         (Reply(429, headers={"Retry-After": "1000"}), BudgetExceeded, 1),
         (Reply(body=b"<html>gateway</html>"), CircuitOpen, 3),
         (Reply(body=b'{"name": "Nor'), CircuitOpen, 3),
@@ -151,6 +152,15 @@ async def test_each_failure_is_told_apart(
     failure = await failure_of(enricher(server.url))
     assert type(failure) is expected
     assert failure.attempts == len(server.requests) == requests
+
+
+async def test_an_entity_that_is_being_looked_up_already_is_asked_for_again_under_its_key(
+    server: EnrichmentServer,
+) -> None:
+    server._script[:] = [409] * 5
+    asked = enricher(server.url, attempts=9)
+    assert (await look_up(asked)).attempts == 6  # five in a row, and the circuit stays closed
+    assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
 
 
 async def test_a_service_that_is_not_there_is_transient(server: EnrichmentServer) -> None:

@@ -112,7 +112,7 @@ async def test_pauses_of_nothing_are_possible() -> None:
 
 
 async def test_very_many_attempts_do_not_overflow_the_pause() -> None:
-    world = World(attempts=1200, backoff_max=0.001)
+    world = World(attempts=1200, backoff_max=0.001, retry_ratio=1200.0)
     world.breaker = Breaker("api", MemoryCircuits(world.clock), failure_threshold=10_000, clock=world.clock)
     world.guard = Guard(world.breaker, settings=world.settings, classify=classify, clock=world.clock)
     with pytest.raises(Transient) as failure:
@@ -521,7 +521,7 @@ async def test_of_fifty_calls_to_a_half_open_circuit_one_is_made() -> None:
     assert [type(outcome) for outcome in outcomes].count(CircuitOpen) == 49
 
 
-def test_each_event_loop_has_its_own_limit() -> None:
+def test_a_guard_goes_from_one_event_loop_to_the_next_and_keeps_none() -> None:
     world = World(concurrency=1)
 
     async def main() -> None:

@@ -195,7 +195,7 @@ async def test_garbage_is_tried_again_and_never_quoted(server: OpenAIServer, rep
 async def test_a_server_that_is_not_there_is_transient() -> None:
     with OpenAIServer([says("Gone.")]) as server:
         options = server.options
-    with pytest.raises(Transient, match="no connection"):
+    with pytest.raises(Transient, match="the connection was refused"):
         await ask(chat_with("openai:gpt-test", options=options, attempts=1))
 
 

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from tidegate.graph.result import Event as Event
     from tidegate.graph.result import Result as Result
     from tidegate.graph.runner import Pipeline as Pipeline
+    from tidegate.resilience.guard import Guard as Guard
     from tidegate.settings import Settings as Settings
 
 _HOMES = {
     "Event": "tidegate.graph.result",
+    "Guard": "tidegate.resilience.guard",
     "Pipeline": "tidegate.graph.runner",
     "Result": "tidegate.graph.result",
     "Settings": "tidegate.settings",
@@ -24,7 +26,7 @@ _HOMES = {
     "open_checkpointer": "tidegate.checkpointers",
 }
 
-__all__ = ["Event", "Pipeline", "Result", "Settings", "TidegateError", "build_graph", "open_checkpointer"]
+__all__ = ["Event", "Guard", "Pipeline", "Result", "Settings", "TidegateError", "build_graph", "open_checkpointer"]
 
 
 def __getattr__(name: str) -> object:

@@ -26,6 +26,7 @@ TidegateError
 ├── StateInvalid                stored state does not fit this code; a thread's becomes IncompatibleThread
 └── ServiceError                what a call to a service came to
     ├── Transient                 try again
+    │   └── InProgress              an earlier request with this key is being carried out: try again
     ├── RateLimited               try again after `retry_after`
     ├── Refused                   the service rejects these credentials
     ├── Permanent                 this request will never succeed
@@ -232,6 +233,10 @@ class Transient(ServiceError):
 
     kind = "transient"
     retryable = True
+
+
+class InProgress(Transient):
+    """An earlier request under the same Idempotency-Key is still being carried out: the service is alive."""
 
 
 class RateLimited(ServiceError):

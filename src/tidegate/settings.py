@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -41,7 +41,14 @@ class ServiceSettings(_Section):
 
     when_open: Policy = Field(default="degrade", description="while the circuit is open: degrade, wait or fail")
     concurrency: int = Field(default=8, ge=1, description="calls in flight at most")
+    rate: float | None = Field(
+        default=None, gt=0, description="requests a second at most, of all processes that share the checkpoints"
+    )
+    burst: int = Field(default=1, ge=1, description="requests at once after a quiet time, where a rate is set")
     attempts: int = Field(default=4, ge=1, description="requests a call may make, the first included")
+    retry_ratio: float = Field(
+        default=0.2, ge=0, description="retries for each call of a process at most, beside 100 a minute"
+    )
     attempt_timeout: float = Field(default=10.0, gt=0, description="seconds one request may take")
     budget: float = Field(default=120.0, gt=0, description="seconds one call may take, retries and pauses included")
     backoff_initial: float = Field(
@@ -64,6 +71,26 @@ class ServiceSettings(_Section):
         if self.failure_rate is not None and self.failure_rate_minimum > self.failure_rate_calls:
             raise ValueError("failure_rate_minimum is larger than failure_rate_calls; make it smaller")
         return self
+
+
+class ServiceOptions(TypedDict, total=False):
+    """The settings of a service that say how it is called, for those who guard one of their own."""
+
+    concurrency: int
+    rate: float | None
+    burst: int
+    attempts: int
+    retry_ratio: float
+    attempt_timeout: float
+    budget: float
+    backoff_initial: float
+    backoff_max: float
+    failure_threshold: int
+    reset_timeout: float
+    failure_rate: float | None
+    failure_rate_calls: int
+    failure_rate_seconds: float | None
+    failure_rate_minimum: int
 
 
 class EnrichmentSettings(ServiceSettings):

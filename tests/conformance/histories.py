@@ -74,7 +74,9 @@ def _put(saver: Model | Saver, kept: Place, model: Model, checkpoint_id: str, ma
     if made.checkpoint_ns:
         metadata["parents"] = {"": roots[made.root % len(roots)]}
     now = datetime.now(UTC).isoformat()
-    checkpoint = empty_checkpoint() | {"id": checkpoint_id, "ts": OLD if made.old else now}
+    checkpoint = empty_checkpoint()
+    checkpoint["id"] = checkpoint_id
+    checkpoint["ts"] = OLD if made.old else now
     if made.revision is not None:
         checkpoint["channel_values"] = {"revision": made.revision}
         checkpoint["channel_versions"] = {"revision": checkpoint_id}

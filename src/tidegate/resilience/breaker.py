@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.errors import FORCED, CircuitOpen, NotFound, Permanent, Refused, ServiceError, Transient
+from tidegate.errors import FORCED, CircuitOpen, InProgress, NotFound, Permanent, Refused, ServiceError, Transient
 from tidegate.resilience.circuits import (
     CircuitReport,
     Circuits,
@@ -65,10 +65,11 @@ class Permit:
     async def failed(self, error: ServiceError) -> None:
         """Say how the service failed.
 
-        A transient failure counts; one that refused the credentials opens the circuit at once. After `Permanent` and
-        `NotFound` the service is known to be alive, which is a success here. All others, as `RateLimited`, say nothing.
+        A transient failure counts; one that refused the credentials opens the circuit at once. After `Permanent`,
+        `NotFound` and `InProgress` the service is known to be alive, which is a success here. All others, as
+        `RateLimited`, say nothing.
         """
-        if isinstance(error, (Permanent, NotFound)):
+        if isinstance(error, (Permanent, NotFound, InProgress)):
             await self.succeeded()
         elif not isinstance(error, (Transient, Refused)):
             await self.released()

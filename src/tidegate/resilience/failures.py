@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TypeAlias
 
-from tidegate.errors import NotFound, Permanent, RateLimited, Refused, ServiceError, Transient
+from tidegate.errors import InProgress, NotFound, Permanent, RateLimited, Refused, ServiceError, Transient
 from tidegate.store.clock import Clock
 
 Classify: TypeAlias = Callable[[BaseException], ServiceError | None]
@@ -22,8 +22,12 @@ _LONGEST_PAUSE = 366 * 86400.0
 _BY_GRAVITY: tuple[type[ServiceError], ...] = (Transient, RateLimited, NotFound, Permanent, Refused, ServiceError)
 
 
-def from_status(service: str, status: int, headers: Mapping[str, str], clock: Clock) -> ServiceError:
-    """Return the failure that an HTTP answer of this status is.
+def from_status(
+    service: str, status: int, headers: Mapping[str, str], clock: Clock, *, keyed: bool = False
+) -> ServiceError:
+    """Return the failure that an HTTP answer of this status is; `keyed` if the request had an `Idempotency-Key`.
+
+    409 in answer to a key says that a request with it is still being carried out (draft-ietf-httpapi-idempotency-key).
 
     410 is `NotFound` as 404 is: the service knows the thing, and that it is no more. A redirect that got this far is
     `Permanent`: it was not to be followed, and the same request brings the same redirect; so is a 1xx as the last
@@ -42,6 +46,8 @@ def from_status(service: str, status: int, headers: Mapping[str, str], clock: Cl
         return Refused(service, f"{problem}; check the credentials")
     if status in _GONE:
         return NotFound(service, problem)
+    if status == HTTPStatus.CONFLICT and keyed:
+        return InProgress(service, problem)
     if status in _TRANSIENT or status >= 500:
         return Transient(service, problem)
     return Permanent(service, problem)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import random as randomness
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from functools import partial
-from typing import Generic, TypeAlias, TypeVar
+from functools import partial, wraps
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Unpack
 
 from tenacity import AsyncRetrying, RetryCallState
 
 from tidegate.errors import BudgetExceeded, CircuitOpen, NotFound, RateLimited, ServiceError, Transient
-from tidegate.resilience.breaker import Breaker, CircuitReport, Permit
+from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport, Permit
+from tidegate.resilience.circuits import Circuits, FailureWindow, MemoryCircuits
+from tidegate.resilience.classification import classify_clients
 from tidegate.resilience.failures import Classify, failure_of
-from tidegate.settings import ServiceSettings
+from tidegate.resilience.rates import MemoryRates, Rate, Rates
+from tidegate.resilience.retry_budget import RetryBudget
+from tidegate.resilience.slots import Slots
+from tidegate.settings import ServiceOptions, ServiceSettings
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.telemetry import events
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 Keep: TypeAlias = Callable[[T | None, int], Awaitable[None]]
@@ -44,10 +50,12 @@ class _Progress:
 
 
 class Guard:
-    """Calls one service: retries with backoff and jitter, limits concurrency, asks the breaker, cuts off slow attempts.
+    """Calls one service: retries with backoff and jitter, keeps its limits, asks the breaker, cuts off slow attempts.
 
-    One guard serves a whole process. A pause that the service asked for (`Retry-After`) holds all calls of the guard;
-    other processes learn of it from the service. The limit on concurrency counts each event loop by itself.
+    One guard serves a whole process, from any event loop. A pause that the service asked for (`Retry-After`) holds all
+    calls of the guard, and where `rates` are shared those of other processes; else they learn of it from the service.
+
+    `await guard.call(...)` makes a call, `@guard` makes a function that does.
     """
 
     def __init__(
@@ -56,12 +64,14 @@ class Guard:
         *,
         settings: ServiceSettings,
         classify: Classify,
+        rates: Rates | None = None,
         clock: Clock | None = None,
         random: randomness.Random | None = None,
     ) -> None:
         """Guard the service of `breaker`. `classify` says which failure of the service an exception is, None for a bug.
 
-        A `ServiceError` that names this service is its own verdict, and `classify` is not asked.
+        A `ServiceError` that names this service is its own verdict, and `classify` is not asked. `rates` keeps the
+        count for `settings.rate`; without it, this guard counts for itself.
         """
         if breaker.probe_timeout < settings.attempt_timeout:
             raise ValueError(
@@ -76,8 +86,53 @@ class Guard:
         self._random = random or randomness.Random()  # noqa: S311 - jitter
         self._held_until = 0.0  # no longer than a budget: a pause of a year must not outlast whoever asked for it
         self._asked_until = 0.0
-        self._slots: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         self._lock = threading.Lock()
+        self._slots = Slots(settings.concurrency)
+        self._rates = rates or MemoryRates(self._clock)
+        self._rate = Rate(settings.rate, settings.burst, longest=settings.budget) if settings.rate else None
+        self._retries = RetryBudget(settings.retry_ratio, self._clock)
+
+    @classmethod
+    def for_service(
+        cls,
+        name: str,
+        *,
+        classify: Classify | None = None,
+        circuits: Circuits | None = None,
+        rates: Rates | None = None,
+        clock: Clock | None = None,
+        **options: Unpack[ServiceOptions],
+    ) -> Guard:
+        """Guard a service of your own; make one guard for each, and keep it.
+
+        `options` are settings as `[enrichment]` has them, durations in seconds: among them `attempts` (4, the first
+        included), `attempt_timeout` (10.0, little for a chat model), `budget` (120.0, for the call with its retries and
+        pauses), `concurrency` (8), `rate` (requests a second; no limit), `failure_threshold` (3), `reset_timeout`
+        (30.0). `classify` says which failure an exception is, None for a bug, which passes through; by default
+        exceptions of httpx and of the clients of OpenAI, Anthropic and Ollama are known. `circuits` and `rates` are
+        this process's own, unless they are given.
+
+        Raises:
+            ValueError: an option is out of its range.
+        """
+        clock = clock or SystemClock()
+        settings = ServiceSettings(**options)
+        return cls(
+            breaker_for(name, settings, circuits or MemoryCircuits(clock), clock),
+            settings=settings,
+            classify=classify or classify_clients(name, clock),
+            rates=rates,
+            clock=clock,
+        )
+
+    def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Decorate a function, so that every call of it goes through `call`; it is called again after a failure."""
+
+        @wraps(function)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            return (await self.call(lambda _: function(*args, **kwargs))).value
+
+        return guarded
 
     async def call(self, attempt: Callable[[int], Awaitable[T]], *, keep: Keep[T] | None = None) -> Answer[T]:
         """Call the service; `attempt` makes one request and is given its number, 1 for the first.
@@ -86,9 +141,11 @@ class Guard:
         one's place: so no more answers are unrecorded at any moment than calls may be in flight.
 
         Raises:
-            Transient, RateLimited: the last of `settings.attempts` attempts came to this.
+            Transient, RateLimited: the last of `settings.attempts` attempts came to this, or the last that the retry
+                budget (`settings.retry_ratio`) had left.
             Refused, Permanent, NotFound: what the service answered; not tried again.
-            BudgetExceeded: `settings.budget` seconds are used up, or the next pause would overrun them.
+            BudgetExceeded: `settings.budget` seconds are used up, or would be by the next pause, or by the wait that
+                `settings.rate` demands.
             CircuitOpen: no request, or no further one, was started; the cause is the failure before, if there was one.
 
         All of them carry `attempts`. What is no failure of the service passes through unchanged.
@@ -98,6 +155,7 @@ class Guard:
             deadline=self._clock.monotonic() + self._settings.budget,
             cancelling=task.cancelling() if task else 0,
         )
+        self._retries.earn()
         budget = asyncio.timeout(self._settings.budget)
         try:
             async with budget:
@@ -119,14 +177,16 @@ class Guard:
     async def _attempt(self, attempt: Callable[[int], Awaitable[T]], progress: _Progress, keep: Keep[T] | None) -> T:
         while True:
             await self._sit_out(progress)
-            slots = self._slots_here()
-            if slots.locked():  # an open circuit refuses at once, not when the queue has been waited for
-                report = await self.breaker.report()
-                if not report.admits:
-                    raise self._shut(report, progress) from progress.failure
-            async with slots:
+            if self._slots.full:  # an open circuit refuses at once, not when the queue has been waited for
+                await self._refuse_if_shut(progress)
+                self._refuse_if_too_many(progress)
+            async with self._slots:
                 if self._held() > 0.0:  # asked for while this call was queueing
                     continue
+                if self._rate:
+                    await self._await_token(self._rate, progress)
+                    if self._held() > 0.0:
+                        continue
                 try:
                     permit = await self.breaker.permit()
                 except CircuitOpen as refusal:
@@ -192,6 +252,11 @@ class Guard:
         report = await self.breaker.report()
         if report.state == "open" and report.retry_in > delay:
             raise self._shut(report, progress) from progress.failure
+        asked = isinstance(progress.failure, RateLimited) and progress.failure.retry_after
+        if not asked and not self._retries.spend():  # a retry at the time that the service named is no storm
+            events.retry_refused(attempt=progress.attempts, error_type=type(progress.failure).__name__)
+            assert progress.failure is not None  # noqa: S101 - it is what is to be repeated
+            raise progress.failure
         events.retry_scheduled(attempt=progress.attempts, delay=delay, error_type=type(progress.failure).__name__)
 
     def _hold(self, seconds: float) -> None:
@@ -199,6 +264,8 @@ class Guard:
         with self._lock:
             self._asked_until = max(self._asked_until, now + seconds)
             self._held_until = max(self._held_until, now + min(seconds, self._settings.budget))
+        if self._rate:
+            self._rates.hold(self.name, self._rate, min(seconds, self._settings.budget))
 
     def _held(self) -> float:
         return max(0.0, self._held_until - self._clock.monotonic())
@@ -211,13 +278,25 @@ class Guard:
                 raise self._over_budget(progress) from progress.failure or asked
             await self._clock.sleep(pause)
 
-    def _slots_here(self) -> asyncio.Semaphore:
-        loop = asyncio.get_running_loop()  # a semaphore belongs to the loop that it first waited on, and keeps it
-        with self._lock:
-            if loop not in self._slots:
-                self._slots = {other: slots for other, slots in self._slots.items() if not other.is_closed()}
-                self._slots[loop] = asyncio.Semaphore(self._settings.concurrency)
-            return self._slots[loop]
+    async def _refuse_if_shut(self, progress: _Progress) -> None:
+        report = await self.breaker.report()
+        if not report.admits:
+            raise self._shut(report, progress) from progress.failure
+
+    def _refuse_if_too_many(self, progress: _Progress) -> None:
+        """Give up at once if so many wait in this process that the rate leaves no place in time."""
+        if self._rate and self._clock.monotonic() + self._rate.wait(self._slots.waiting) >= progress.deadline:
+            raise self._over_rate(self._rate, progress) from progress.failure
+
+    async def _await_token(self, rate: Rate, progress: _Progress) -> None:
+        """Wait until the rate lets one more request start."""
+        patience = progress.deadline - self._clock.monotonic()
+        wait = await self._rates.take(self.name, rate, patience=patience)
+        if wait is None:
+            raise self._over_rate(rate, progress) from progress.failure
+        if wait > 0.0:
+            await self._refuse_if_shut(progress)
+            await self._clock.sleep(wait)
 
     def _shut(self, report: CircuitReport, progress: _Progress) -> CircuitOpen:
         return CircuitOpen(self.name, retry_in=report.retry_in, reason=report.reason or "", attempts=progress.attempts)
@@ -229,3 +308,38 @@ class Guard:
             problem = f"the service asks for a pause of {pause:,.0f} s, and a call may take {budget}"
             return BudgetExceeded(self.name, problem, retry_after=pause, attempts=progress.attempts)
         return BudgetExceeded(self.name, f"no success within {budget}, pauses included", attempts=progress.attempts)
+
+    def _over_rate(self, rate: Rate, progress: _Progress) -> BudgetExceeded:
+        problem = (
+            f"{rate.per_second:g} requests a second, or a pause, leave no place within {self._settings.budget:g} s"
+        )
+        return BudgetExceeded(self.name, problem, attempts=progress.attempts)
+
+
+def breaker_for(name: str, settings: ServiceSettings, circuits: Circuits, clock: Clock) -> Breaker:
+    """Return the breaker of a service as its settings have it; its changes are told to OpenTelemetry."""
+
+    def tell(change: CircuitChange) -> None:
+        events.circuit_changed(change.name, change.from_, change.to, change.reason)
+
+    return Breaker(
+        name,
+        circuits,
+        failure_threshold=settings.failure_threshold,
+        reset_timeout=settings.reset_timeout,
+        probe_timeout=settings.attempt_timeout + 5.0,  # a probe that is answered at the last moment is still its own
+        window=_window(settings),
+        clock=clock,
+        listeners=[tell],
+    )
+
+
+def _window(settings: ServiceSettings) -> FailureWindow | None:
+    if settings.failure_rate is None:
+        return None
+    return FailureWindow(
+        settings.failure_rate,
+        calls=settings.failure_rate_calls,
+        seconds=settings.failure_rate_seconds,
+        minimum=settings.failure_rate_minimum,
+    )

@@ -8,20 +8,13 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from langchain_core.exceptions import (
-    ContextOverflowError,
-    ModelAuthenticationError,
-    ModelInvalidRequestError,
-    ModelNotFoundError,
-    ModelPermissionDeniedError,
-    ModelRateLimitError,
-)
+from langchain_core.exceptions import ContextOverflowError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.constants import TAG_NOSTREAM
 
 from tidegate.errors import NotFound, Permanent, Refused, ServiceError, Transient
-from tidegate.resilience.failures import from_status
+from tidegate.resilience.classification import UNPAID, of_client, status_of
 from tidegate.resilience.guard import Answer, Guard, Keep
 from tidegate.resilience.journal import Call, Journal
 from tidegate.state import JSON, Usage
@@ -36,15 +29,6 @@ _UNSHAPING = re.compile(
 )
 _WITHHELD = frozenset({"content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content"})
 _CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
-_UNPAID = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-# LangChain's own classes, for a provider whose exceptions carry no status.
-_STATUSES = {
-    ModelAuthenticationError: 401,
-    ModelPermissionDeniedError: 403,
-    ModelInvalidRequestError: 400,
-    ModelNotFoundError: 404,
-    ModelRateLimitError: 429,
-}
 
 
 class Bill:
@@ -177,26 +161,16 @@ class Chat:
         than a crash.
         """
         service = self._guard.name
-        code = getattr(error, "code", None)
-        if isinstance(error, ContextOverflowError) or code == "context_length_exceeded":
+        if isinstance(error, ContextOverflowError) or getattr(error, "code", None) == "context_length_exceeded":
             return Permanent(service, f"the request is too long for {self.model}; lower summary.chunk_tokens")
-        status = _status(error)
-        if status == 402 or code in _UNPAID:
+        if status_of(error) == 402 or getattr(error, "code", None) in UNPAID:
             return Refused(service, f"{self.model}: the account has no credit left")
-        if status is not None:
-            headers = getattr(getattr(error, "response", None), "headers", None)
-            failure = from_status(service, status, headers if isinstance(headers, Mapping) else {}, self._clock)
-            if isinstance(failure, NotFound):
-                return Permanent(
-                    service, f"{failure.problem}; check that {self.model} exists and where summary.options point"
-                )
-            return failure
-        kind = type(error).__name__
-        if isinstance(error, TimeoutError) or "Timeout" in kind:
-            return Transient(service, f"no answer in time ({kind})")
-        if isinstance(error, OSError) or "Connect" in kind:
-            return Transient(service, f"no connection ({kind})")
-        return Transient(service, f"no usable answer ({kind})")
+        failure = of_client(error, service, self._clock)
+        if isinstance(failure, NotFound):
+            return Permanent(
+                service, f"{failure.problem}; check that {self.model} exists and where summary.options point"
+            )
+        return failure or Transient(service, f"no usable answer ({type(error).__name__})")
 
 
 def shaping(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,17 +191,6 @@ def shaping(options: Mapping[str, Any]) -> dict[str, Any]:
 def no_failure(error: BaseException) -> ServiceError | None:
     """Classify what `Chat.ask` lets through: it sorts the model's failures itself, so the rest are bugs of ours."""
     return None
-
-
-def _status(error: Exception) -> int | None:
-    """Return the HTTP status of an exception, if it is one of an error.
-
-    An error told inside a stream carries the status of the stream, which is 200.
-    """
-    places = (error, getattr(error, "response", None))
-    found = (getattr(place, attribute, None) for place in places for attribute in ("status_code", "status", "code"))
-    named = (status for kind, status in _STATUSES.items() if isinstance(error, kind))
-    return next((status for status in (*found, *named) if isinstance(status, int) and 400 <= status <= 599), None)
 
 
 def _usage(message: AIMessage) -> Usage | None:

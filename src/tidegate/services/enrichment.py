@@ -20,6 +20,7 @@ from tidegate.errors import NotFound, SettingsError
 from tidegate.resilience.breaker import Breaker
 from tidegate.resilience.guard import Answer, Guard, Keep
 from tidegate.resilience.journal import Call, Journal
+from tidegate.resilience.rates import Rates
 from tidegate.services import gazetteer, http
 from tidegate.settings import EnrichmentSettings
 from tidegate.state import JSON, Entity, EntityType
@@ -51,6 +52,7 @@ class HttpEnricher:
         *,
         breaker: Breaker,
         journal: Journal | None = None,
+        rates: Rates | None = None,
         clock: Clock | None = None,
         random: randomness.Random | None = None,
     ) -> None:
@@ -89,7 +91,12 @@ class HttpEnricher:
             timeout=settings.attempt_timeout, connections=settings.concurrency, transport=transport
         )
         self._guard = Guard(
-            breaker, settings=settings, classify=http.classify(self.name, clock), clock=clock, random=random
+            breaker,
+            settings=settings,
+            classify=http.classify(self.name, clock),
+            rates=rates,
+            clock=clock,
+            random=random,
         )
 
     def __repr__(self) -> str:
@@ -156,6 +163,7 @@ def open_enricher(
     *,
     breaker: Breaker,
     journal: Journal | None = None,
+    rates: Rates | None = None,
     clock: Clock | None = None,
     random: randomness.Random | None = None,
 ) -> HttpEnricher | None:
@@ -166,7 +174,7 @@ def open_enricher(
     """
     if settings.adapter == "none":
         return None
-    return HttpEnricher(settings, breaker=breaker, journal=journal, clock=clock, random=random)
+    return HttpEnricher(settings, breaker=breaker, journal=journal, rates=rates, clock=clock, random=random)
 
 
 def read_answer(body: bytes, result: list[str]) -> JSON | None:

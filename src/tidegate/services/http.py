@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import metadata
-from socket import gaierror
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -22,6 +21,7 @@ import httpx
 from opentelemetry import context, propagate
 
 from tidegate.errors import Permanent, ServiceError, Transient
+from tidegate.resilience.classification import of_client
 from tidegate.resilience.failures import Classify, from_status
 from tidegate.store.clock import Clock
 from tidegate.telemetry import spans
@@ -48,11 +48,12 @@ logging.getLogger("httpx").addFilter(_is_no_exchange)
 class StatusError(Exception):
     """The status of the answer is no success."""
 
-    def __init__(self, status: int, headers: httpx.Headers) -> None:
-        """Keep what `Retry-After` and the like are read from."""
+    def __init__(self, status: int, headers: httpx.Headers, *, keyed: bool = False) -> None:
+        """Keep what `Retry-After` and the like are read from; `keyed` if the request had an `Idempotency-Key`."""
         super().__init__(f"answered {status}")
         self.status = status
         self.headers = headers
+        self.keyed = keyed
 
 
 class BodyError(Exception):
@@ -189,7 +190,8 @@ async def exchange(
         if response.is_success:
             return Reply(response.status_code, response.headers, body)
         if not redirects or response.next_request is None:
-            raise StatusError(response.status_code, response.headers)
+            keyed = "Idempotency-Key" in request.headers
+            raise StatusError(response.status_code, response.headers, keyed=keyed)
         request, shown_as = response.next_request, None
     raise httpx.TooManyRedirects(f"more than {redirects} redirects", request=request)
 
@@ -265,47 +267,10 @@ def classify(service: str, clock: Clock) -> Classify:
                     service, f"answered {status}, a redirect, which is not followed; use the final address"
                 )
             case StatusError():
-                return from_status(service, error.status, error.headers, clock)
+                return from_status(service, error.status, error.headers, clock, keyed=error.keyed)
             case BodyError():
                 return Transient(service, str(error))
-            case httpx.TimeoutException() | TimeoutError():
-                return Transient(service, "no answer in time")
-            case httpx.TooManyRedirects():
-                return Permanent(service, "redirects again and again")
-            case httpx.UnsupportedProtocol():
-                return Permanent(service, "the address, or the one it redirects to, is neither http nor https")
-            case httpx.LocalProtocolError() | httpx.InvalidURL():
-                return Permanent(service, "the request cannot be sent by HTTP")
-            case httpx.TransportError():
-                return Transient(service, _reason(error))
             case _:
-                return None
+                return of_client(error, service, clock)
 
     return verdict
-
-
-def _reason(error: httpx.TransportError) -> str:
-    known = {
-        gaierror: "no host has this name",
-        ssl.SSLCertVerificationError: "its TLS certificate is not to be trusted",
-        ConnectionRefusedError: "the connection was refused",
-    }
-    for cause in _causes(error):
-        for kind, reason in known.items():
-            if isinstance(cause, kind):
-                return reason
-    if isinstance(error, httpx.ConnectError | httpx.ProxyError):
-        return "no connection"
-    return "the connection broke off, or the answer is not HTTP"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk the chain of causes, groups included: a host with several addresses fails once for each."""
-    found: list[BaseException] = [error]
-    for cause in found:
-        yield cause
-        if isinstance(cause, BaseExceptionGroup):
-            found.extend(cause.exceptions)
-        further = cause.__cause__ or cause.__context__
-        if further is not None and further not in found:
-            found.append(further)

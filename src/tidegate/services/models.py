@@ -14,6 +14,7 @@ from tidegate.errors import MissingExtra, SettingsError
 from tidegate.resilience.breaker import Breaker
 from tidegate.resilience.guard import Guard
 from tidegate.resilience.journal import Journal
+from tidegate.resilience.rates import Rates
 from tidegate.services.chat import Chat, no_failure
 from tidegate.settings import SummarySettings
 from tidegate.store.clock import Clock, SystemClock
@@ -38,6 +39,7 @@ def open_chat(
     *,
     breaker: Breaker,
     journal: Journal | None = None,
+    rates: Rates | None = None,
     clock: Clock | None = None,
     random: randomness.Random | None = None,
 ) -> Chat:
@@ -53,7 +55,7 @@ def open_chat(
         SettingsError: the name, an option or the API key is wrong or missing.
     """
     clock = clock or SystemClock()
-    guard = Guard(breaker, settings=settings, classify=no_failure, clock=clock, random=random)
+    guard = Guard(breaker, settings=settings, classify=no_failure, rates=rates, clock=clock, random=random)
     if isinstance(model, str):
         provider, name = _parsed(model)
         built = _built(provider, name, settings)

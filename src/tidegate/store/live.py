@@ -1,4 +1,4 @@
-"""The file for what must not cost an fsync a call and may be lost: circuits."""
+"""The file for what must not cost an fsync a call and may be lost: circuits and rates."""
 
 from __future__ import annotations
 
@@ -47,7 +47,15 @@ FORCED_AND_WINDOWS = """
 """
 """Circuits that are held open or closed, and the last calls of those with a failure window."""
 
-LIVE = (CIRCUITS, FORCED_AND_WINDOWS)
+RATES = """
+    CREATE TABLE rates (
+        name TEXT PRIMARY KEY,
+        full_at REAL NOT NULL
+    ) STRICT
+"""
+"""The token bucket of each service that has a rate: when it is full again."""
+
+LIVE = (CIRCUITS, FORCED_AND_WINDOWS, RATES)
 """The schema's history, for a file of its own or beside the store in PostgreSQL."""
 
 

@@ -1,4 +1,4 @@
-"""What must not cost a synchronous commit and may be lost, beside the store in PostgreSQL: circuits."""
+"""What must not cost a synchronous commit and may be lost, beside the store in PostgreSQL: circuits and rates."""
 
 from __future__ import annotations
 

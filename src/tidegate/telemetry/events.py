@@ -16,6 +16,14 @@ def retry_scheduled(*, attempt: int, delay: float, error_type: str) -> None:
     )
 
 
+def retry_refused(*, attempt: int, error_type: str) -> None:
+    """Say that `attempt` failed, and that no further one is made since the retry budget is spent."""
+    trace.get_current_span().add_event(
+        names.RETRY_REFUSED,
+        {names.RETRY_ATTEMPT: attempt, names.RETRY_REASON: "retry budget spent", names.ERROR_TYPE: error_type},
+    )
+
+
 def replayed(service: str, operation: str) -> None:
     """Say that a call was answered from the journal: it made no request and cost nothing."""
     call = {names.CALL_SERVICE: service, names.CALL_OPERATION: operation}

@@ -22,6 +22,7 @@ CHECKPOINT_PUT: Final = "checkpoint put"
 
 # events
 CALL_REPLAYED: Final = "tidegate.call.replayed"
+RETRY_REFUSED: Final = "tidegate.retry.refused"
 RETRY_SCHEDULED: Final = "tidegate.retry.scheduled"
 CIRCUIT_CHANGED: Final = "tidegate.circuit.state_changed"
 
@@ -64,6 +65,7 @@ RESUMED: Final = "tidegate.run.resumed"
 RESUMED_FROM: Final = "tidegate.resumed_from.trace_id"
 RETRY_ATTEMPT: Final = "tidegate.retry.attempt"
 RETRY_DELAY: Final = "tidegate.retry.delay"
+RETRY_REASON: Final = "tidegate.retry.reason"
 ROUTE: Final = "tidegate.route"
 ROUTE_REASON: Final = "tidegate.route.reason"
 TASK_ID: Final = "tidegate.task.id"
