@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tidegate.resilience.faults import Behaviour, FaultyServer, Reply, Request, Schedule
+from tidegate.store.clock import Clock
 
 __all__ = ["Behaviour", "EnrichmentServer", "Reply", "Request"]
 
@@ -17,9 +18,14 @@ class EnrichmentServer(FaultyServer):
     """
 
     def __init__(
-        self, script: Iterable[Behaviour] | Callable[[Request], Behaviour] = (), *, then: Behaviour = 200
+        self,
+        script: Iterable[Behaviour] | Callable[[Request], Behaviour] = (),
+        *,
+        then: Behaviour = 200,
+        clock: Clock | None = None,
     ) -> None:
-        super().__init__(script if callable(script) else Schedule(tuple(script), then=then), answer=about)
+        course = script if callable(script) else Schedule(tuple(script), then=then)
+        super().__init__(course, answer=about, clock=clock)
 
     @property
     def url(self) -> str:

@@ -61,7 +61,7 @@ def crash_at(point: str) -> Iterator[None]:
         setattr(owner, name, watched)
 
     for write, (blocking, awaited) in _METHODS.items():
-        for saver in _savers(BaseCheckpointSaver):
+        for saver in _savers():
             if blocking in saver.__dict__:
                 replace(saver, blocking, _blocking(fuse, write, saver.__dict__[blocking]))
             if awaited in saver.__dict__:
@@ -98,13 +98,16 @@ def _work(point: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> 
         work(*arguments)
 
 
-def _savers(root: type) -> Iterator[type]:
-    """Yield all savers but the abstract one, each once."""
-    found = dict.fromkeys(root.__subclasses__())
-    for saver in found:
-        yield saver
-    for saver in found:
-        yield from (each for each in _savers(saver) if each not in found)
+def _savers() -> list[type]:
+    """Return all classes of savers but the abstract one, each once."""
+    found: dict[type, None] = {}
+    further = BaseCheckpointSaver.__subclasses__()
+    while further:
+        saver = further.pop()
+        if saver not in found:
+            found[saver] = None
+            further += saver.__subclasses__()
+    return list(found)
 
 
 def _blocking(fuse: Fuse, write: str, method: Callable[..., Any]) -> Callable[..., Any]:

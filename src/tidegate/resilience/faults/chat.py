@@ -21,7 +21,7 @@ from tidegate.resilience.faults.replies import pause
 from tidegate.resilience.faults.schedule import Behaviour, Delay, Reply, RetryAfter
 from tidegate.store.clock import Clock, SystemClock
 
-_HUGE = "word " * (1024 * 1024)
+_HUGE = "x" * (5 * 1024 * 1024)
 
 
 @dataclass(frozen=True, slots=True)

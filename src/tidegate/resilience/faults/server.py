@@ -109,8 +109,9 @@ class FaultyServer(FaultyService):
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+        if task is not None:
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
         try:
             connection = _Connection(reader, writer)
             while (scope := await connection.request()) and await connection.answer(self, scope):
@@ -118,7 +119,6 @@ class FaultyServer(FaultyService):
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            self._connections.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
@@ -205,7 +205,7 @@ class _Connection:
         await self._writer.drain()
 
     def _start(self, status: int, pairs: list[tuple[bytes, bytes]]) -> None:
-        names = {name: value for name, value in pairs}
+        names = dict(pairs)
         self._reusable = names.get(b"connection") != b"close"
         self._bare = self._bare or status in _BODYLESS
         said = names.keys() & {b"content-length", b"transfer-encoding"}  # what the application frames, it frames itself

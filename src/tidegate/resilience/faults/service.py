@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from tidegate.resilience.faults.course import Course, Script
 from tidegate.resilience.faults.replies import Request, echo, reply_to
-from tidegate.resilience.faults.schedule import Behaviour, Delay, Reply
+from tidegate.resilience.faults.schedule import Delay, Reply
 from tidegate.store.clock import Clock
 
 Message: TypeAlias = Mapping[str, Any]
