@@ -24,7 +24,10 @@ MOMENTS = ["at the first call", "in the middle of the fan-out", "during the prob
 LONGEST = 10.0
 """Real seconds for one execution. Pauses pass on a clock that jumps, so only attempts that time out take any."""
 
-FOR_GOOD = {"enrichment": {400, "redirect loop", "redirect away"}, "model": {400}}
+FOR_GOOD: dict[str, tuple[Behaviour, ...]] = {
+    "enrichment": (400, "redirect loop", "redirect away"),
+    "model": (400,),
+}
 """What no repetition mends: the request is what is wrong, and stays so when the service is well."""
 
 SLOW: tuple[Behaviour, ...] = ("hang", "stall", "slow drip", Delay(1.0))

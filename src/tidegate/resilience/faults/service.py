@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
@@ -11,7 +11,7 @@ from tidegate.resilience.faults.replies import Request, echo, reply_to
 from tidegate.resilience.faults.schedule import Delay, Reply
 from tidegate.store.clock import Clock
 
-Message: TypeAlias = Mapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
