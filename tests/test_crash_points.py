@@ -113,6 +113,19 @@ async def test_a_write_is_counted_once_with_any_saver(spared: None, write: str, 
                 await compiled.ainvoke({}, CONFIG, durability="sync")
 
 
+async def test_a_saver_that_is_loaded_later_is_watched_too(spared: None) -> None:
+    with crash_at("checkpoint:before:1"):
+
+        class Late(InMemorySaver):
+            async def aput(self, *arguments: Any) -> Any:
+                return await super().aput(*arguments)
+
+        with pytest.raises(Killed):
+            await graph(Late(), []).ainvoke({}, CONFIG, durability="sync")
+    assert Late.aput.__name__ == "aput"
+    assert "__init_subclass__" not in BaseCheckpointSaver.__dict__
+
+
 async def test_a_point_of_the_journal_can_be_of_one_service(spared: None) -> None:
     with EnrichmentServer() as server:
         enrichment: Any = {"adapter": "http", "url": server.url, "types": ["LOC"]}

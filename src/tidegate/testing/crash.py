@@ -47,7 +47,7 @@ class Fuse:
 def crash_at(point: str) -> Iterator[None]:
     """Have this process killed, by SIGKILL, when it reaches the point; the module's docstring says what points are.
 
-    Watches all savers whose classes are loaded by now, LangGraph's and your own too, and Tidegate's journal.
+    Watches all savers, LangGraph's and your own too, and Tidegate's journal.
 
     Raises:
         ValueError: there is no such point.
@@ -60,17 +60,27 @@ def crash_at(point: str) -> Iterator[None]:
         before.append((owner, name, owner.__dict__[name]))
         setattr(owner, name, watched)
 
-    for write, (blocking, awaited) in _METHODS.items():
-        for saver in _savers():
+    def watch(saver: type) -> None:
+        for write, (blocking, awaited) in _METHODS.items():
             if blocking in saver.__dict__:
                 replace(saver, blocking, _blocking(fuse, write, saver.__dict__[blocking]))
             if awaited in saver.__dict__:
                 replace(saver, awaited, _awaited(fuse, write, saver.__dict__[awaited]))
+
+    def loaded(saver: type[Any], **options: Any) -> None:
+        super(BaseCheckpointSaver, saver).__init_subclass__(**options)
+        watch(saver)
+
+    for saver in _savers():
+        watch(saver)
     for write, name in _JOURNAL.items():
         replace(Journal, name, _journaled(fuse, write, Journal.__dict__[name]))
+    # Savers are imported late, some only when a store is opened.
+    setattr(BaseCheckpointSaver, "__init_subclass__", classmethod(loaded))  # noqa: B010 - it is another type's
     try:
         yield
     finally:
+        del BaseCheckpointSaver.__init_subclass__
         for owner, name, method in reversed(before):
             setattr(owner, name, method)
 

@@ -8,8 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from tidegate.resilience.faults import FaultyServer, Request
-from tidegate.resilience.faults.course import Script
+from tidegate.resilience.faults import FaultyServer, Request, Script
 from tidegate.resilience.faults.replies import echo
 from tidegate.testing.clock import ManualClock
 

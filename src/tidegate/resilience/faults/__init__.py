@@ -5,8 +5,8 @@ for an ASGI server of yours, a `FaultyTransport` for httpx without sockets, or a
 what it was asked. `tidegate.testing` adds pytest fixtures, a clock that is moved by hand, and crash points.
 """
 
-from tidegate.resilience.faults.chat import FaultyChat
-from tidegate.resilience.faults.course import Course
+from tidegate.resilience.faults.chat import FaultyChat, Prompt
+from tidegate.resilience.faults.course import Course, Script
 from tidegate.resilience.faults.replies import Request
 from tidegate.resilience.faults.schedule import FAULTS, Behaviour, Delay, During, Reply, RetryAfter, Schedule
 from tidegate.resilience.faults.server import FaultyServer
@@ -23,8 +23,10 @@ __all__ = [
     "FaultyServer",
     "FaultyService",
     "FaultyTransport",
+    "Prompt",
     "Reply",
     "Request",
     "RetryAfter",
     "Schedule",
+    "Script",
 ]
