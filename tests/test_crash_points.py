@@ -117,8 +117,8 @@ async def test_a_saver_that_is_loaded_later_is_watched_too(spared: None) -> None
     with crash_at("checkpoint:before:1"):
 
         class Late(InMemorySaver):
-            async def aput(self, *arguments: Any) -> Any:
-                return await super().aput(*arguments)
+            async def aput(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+                return await super().aput(config, checkpoint, metadata, new_versions)
 
         with pytest.raises(Killed):
             await graph(Late(), []).ainvoke({}, CONFIG, durability="sync")
