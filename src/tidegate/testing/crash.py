@@ -67,7 +67,7 @@ def crash_at(point: str) -> Iterator[None]:
             if awaited in saver.__dict__:
                 replace(saver, awaited, _awaited(fuse, write, saver.__dict__[awaited]))
 
-    def loaded(saver: type[Any], /, **options: Any) -> None:
+    def loaded(saver: type[BaseCheckpointSaver[Any]], /, **options: Any) -> None:
         super(BaseCheckpointSaver, saver).__init_subclass__(**options)
         watch(saver)
 
