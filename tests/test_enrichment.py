@@ -99,7 +99,7 @@ async def test_what_a_date_or_an_amount_means_is_sent_along(server: EnrichmentSe
 
 
 async def test_every_attempt_carries_the_same_key(server: EnrichmentServer) -> None:
-    server._script[:] = [503, "reset"]
+    server.follow([503, "reset"])
     answer = await look_up(enricher(server.url))
     assert answer.attempts == 3
     assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
@@ -116,7 +116,7 @@ async def test_after_the_third_failure_no_request_starts(server: EnrichmentServe
 
 
 async def test_no_more_requests_are_in_flight_than_allowed(server: EnrichmentServer) -> None:
-    server._decide = lambda _: Reply(json={"a": 1}, every=0.002)
+    server.follow(lambda _: Reply(json={"a": 1}, every=0.002))
     asked = enricher(server.url, concurrency=3)
     await asyncio.gather(*(asked.look_up(NORWICH) for _ in range(12)))
     await asked.aclose()
@@ -182,7 +182,7 @@ async def test_an_answer_that_never_ends_is_cut_off(server: EnrichmentServer, be
 
 async def test_a_pause_that_is_asked_for_is_kept(server: EnrichmentServer) -> None:
     clock = ManualClock(auto=True)
-    server._script[:] = [Reply(429, headers={"Retry-After": "20"})]
+    server.follow([Reply(429, headers={"Retry-After": "20"})])
     answer = await look_up(enricher(server.url, clock=clock))
     assert answer.attempts == 2
     assert max(clock.slept) == 20.0
@@ -197,7 +197,7 @@ async def test_a_request_is_made_after_the_settings(server: EnrichmentServer) ->
         result="results.0.place",
         types=("LOC",),
     )
-    server._script[:] = [Reply(json={"results": [{"place": {"in": "Norfolk"}}]})]
+    server.follow([Reply(json={"results": [{"place": {"in": "Norfolk"}}]})])
     entity = NORWICH.model_copy(update={"text": "Nor/wich?&{id} ü"})
     assert (await look_up(asked, entity)).value == {"in": "Norfolk"}
     (request,) = server.requests
@@ -389,7 +389,7 @@ async def test_a_request_tells_what_it_is_in_its_span(server: EnrichmentServer) 
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spans, "_tracer", provider.get_tracer("test"))
-        server._script[:] = [503]
+        server.follow([503])
         await look_up(enricher(server.url + "/{text}?key=s3cret"))
     first, second = exporter.get_finished_spans()
     assert first.attributes is not None
@@ -409,14 +409,14 @@ async def test_a_cancelled_request_gives_its_connection_back(server: EnrichmentS
         loop.call_soon_threadsafe(seen.set)
         return "hang"
 
-    server._decide = hang
+    server.follow(hang)
     asked = enricher(server.url)
     task = asyncio.create_task(asked.look_up(NORWICH))
     await seen.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    server._decide = None
+    server.follow(())
     assert (await look_up(asked)).attempts == 1
 
 

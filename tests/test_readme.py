@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import CodeType
 
@@ -69,3 +71,48 @@ def test_the_readme_shows_an_outage_from_beginning_to_end(tmp_path: Path) -> Non
     now = readme.written_into(text, readme.outage(tmp_path, reset_timeout=30.0))
     seconds = re.compile(r"\d+ s\b")
     assert seconds.sub("N s", now) == seconds.sub("N s", text), UPDATE
+
+
+MY_APP = """
+from typing import TypedDict
+
+import httpx
+from langgraph.graph import END, START, StateGraph
+
+
+class State(TypedDict, total=False):
+    url: str
+    answers: list
+
+
+async def ask(state: State) -> State:
+    async with httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
+        for _ in range(20):
+            try:
+                answer = (await client.get(state["url"])).raise_for_status()
+            except httpx.HTTPError:
+                continue
+            return {"answers": [answer.json()]}
+    return {"answers": []}
+
+
+graph = StateGraph(State).add_node("ask", ask).add_edge(START, "ask").add_edge("ask", END).compile()
+"""
+
+
+@pytest.mark.slow
+def test_the_test_that_the_readme_shows_runs_and_fails_where_the_graph_does(tmp_path: Path) -> None:
+    shown = re.search(r"<!-- code: faults -->\n```python\n(.*?)```", readme.README.read_text(), re.DOTALL)
+    assert shown is not None
+    (tmp_path / "test_shown.py").write_text(shown[1])
+
+    def outcome(app: str) -> tuple[int, str]:
+        (tmp_path / "my_app.py").write_text(app)
+        command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "."]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    assert outcome(MY_APP)[0] == 0
+    status, printed = outcome(MY_APP.replace("range(20)", "range(2)"))
+    assert status == 1
+    assert "once more: Schedule([503, 'reset'])" in printed

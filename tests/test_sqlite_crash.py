@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import at, ids, put, unused_blobs, values
+from tests.conftest import FORBIDDEN
 from tidegate.checkpointers import open_checkpointer_sync
 from tidegate.errors import CheckpointDamaged, StoreDamaged
 
@@ -233,7 +234,7 @@ def in_a_mount_of_its_own(mount: str, script: str, folder: Path) -> str:
     """Run a script in a folder that is a file system of its own, which goes with it; return what it prints."""
     unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     if shutil.which("unshare") is None or subprocess.run([*unshare, mount], check=False).returncode:
-        pytest.skip("needs the right to mount a file system in a namespace of its own")
+        pytest.skip(f"{FORBIDDEN}to mount a file system in a namespace of its own")
     command = [*unshare, f'{mount} && exec "$0" "$@"', sys.executable, "-c", script, str(folder)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr

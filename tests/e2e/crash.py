@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from langchain_core.language_models import FakeListChatModel
 
 import tidegate.graph.pipeline as declaration
 from tidegate import Pipeline, Settings
+from tidegate.testing import Fuse
 
 SETTINGS: dict[str, Any] = {
     "recogniser": "rules",
@@ -30,20 +30,15 @@ SETTINGS: dict[str, Any] = {
 
 def watched(log: Path, moment: str) -> Callable[[str, Any], Any]:
     """Return a stand-in for `traced` that notes every step, and kills the process at the moment."""
-    counts: Counter[str] = Counter()
-
-    def reach(name: str, what: str) -> None:
-        counts[f"{name}:{what}"] += 1
-        if f"{name}:{what}:{counts[f'{name}:{what}']}" == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
+    fuse = Fuse(moment)
 
     def wrap(name: str, step: Callable[..., Awaitable[Any]]) -> Any:
         async def run(state: Any, config: Any) -> Any:
             with log.open("a") as file:
                 file.write(f"{name}\n")
-            reach(name, "enter")
+            fuse.reach(f"{name}:enter")
             update = await step(state, config)
-            reach(name, "exit")
+            fuse.reach(f"{name}:exit")
             return update
 
         run.__annotations__ = step.__annotations__ | {"return": Any}

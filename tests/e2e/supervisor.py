@@ -4,9 +4,8 @@ Reads a JSON object a line. `{"start": SETTINGS, "threads": {ID: TEXT}, "at": PO
 which runs or resumes these threads side by side, and answers its PID. `{"wait": PID}` answers the signal that ended it,
 0 for none.
 
-A point is `SERVICE:begin:enter:N`, for the Nth time that the journal is about to note an intent for this service, or
-`begin:exit`, `record:enter` and `record:exit`: the answer came, and it is committed. `commit:N` is directly before the
-Nth transaction of the store, or of the circuits, is committed. The process kills itself there.
+A point is one of `tidegate.testing.crash`, or `commit:N`: directly before the Nth transaction of the store, or of the
+circuits, is committed. The process kills itself there.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,8 +30,9 @@ from tests.worlds import NamesByCapital
 from tidegate import Pipeline, Settings
 from tidegate.checkpointers import json_file, sqlite
 from tidegate.errors import TidegateError
-from tidegate.resilience.journal import Call, Journal
 from tidegate.store import connection as connections
+from tidegate.testing import crash_at
+from tidegate.testing.crash import Fuse
 
 IMPORTED = (langchain.chat_models, langchain_openai, json_file, sqlite)
 ROOT = Path(__file__).parents[2]
@@ -99,33 +99,22 @@ class Child:
         return found
 
 
-def die_at(point: str) -> None:
-    """Have this process kill itself there."""
-    counts: Counter[str] = Counter()
-
-    def reach(name: str) -> None:
-        counts[name] += 1
-        if f"{name}:{counts[name]}" == point:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def watched(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(self: Journal, call: Call, *rest: Any) -> Any:
-            reach(f"{call.service}:{name}:enter")
-            result = await method(self, call, *rest)
-            reach(f"{call.service}:{name}:exit")
-            return result
-
-        return call
+@contextmanager
+def dying(point: str) -> Iterator[None]:
+    """Have this process kill itself at the point."""
+    if not point.startswith("commit:"):
+        with crash_at(point) if point else nullcontext():
+            yield
+        return
+    fuse, connect_writer = Fuse(point), connections.connect_writer
 
     def connect(*arguments: Any) -> sqlite3.Connection:
         connection = connect_writer(*arguments)
-        connection.set_trace_callback(lambda statement: reach("commit") if statement == "COMMIT" else None)
+        connection.set_trace_callback(lambda statement: fuse.reach("commit") if statement == "COMMIT" else None)
         return connection
 
-    connect_writer = connections.connect_writer
     setattr(connections, "connect_writer", connect)  # noqa: B010 - a stand-in has another type
-    for name in ("begin", "record"):
-        setattr(Journal, f"_{name}", watched(name, getattr(Journal, f"_{name}")))
+    yield
 
 
 async def execute(settings: dict[str, Any], threads: Mapping[str, str | None]) -> dict[str, Any]:
@@ -154,11 +143,10 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                if command["at"]:
-                    die_at(command["at"])
                 output = Path(command["output"])
                 unfinished = output.with_suffix(".new")
-                unfinished.write_text(json.dumps(asyncio.run(execute(command["start"], command["threads"]))))
+                with dying(command["at"]):
+                    unfinished.write_text(json.dumps(asyncio.run(execute(command["start"], command["threads"]))))
                 unfinished.replace(output)
             except BaseException as error:  # noqa: BLE001 - what a fork raises must not come out of its parent's code
                 print(repr(error), file=sys.stderr, flush=True)

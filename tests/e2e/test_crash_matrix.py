@@ -25,7 +25,7 @@ CONCURRENCY = 4
 NAMES = [a + b + c for a in "BCDFGHJKLM" for b in "aeiou" for c in ("lan", "mor", "rith", "sund", "wick")]
 EACH = 12  # names in a document
 DOCUMENTS = {f"d{n}": f"in {' and '.join(NAMES[EACH * n : EACH * (n + 1)])} it rained." for n in range(20)}
-POINTS = ["begin:enter", "begin:exit", "record:enter", "record:exit"]
+POINTS = [("intent", "before"), ("intent", "after"), ("answer", "before"), ("answer", "after")]
 KILLS = 300
 
 
@@ -165,9 +165,9 @@ def test_the_journal_is_what_keeps_answers_from_being_paid_for_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 7])
-@pytest.mark.parametrize("point", [*POINTS, "request", "commit"])
+@pytest.mark.parametrize(("write", "side"), [*POINTS, ("request", ""), ("commit", "")])
 def test_a_process_killed_at_a_point_of_its_calls_pays_for_no_answer_twice(
-    tmp_path: Path, supervisor: Supervisor, point: str, count: int
+    tmp_path: Path, supervisor: Supervisor, write: str, side: str, count: int
 ) -> None:
     doomed: list[Any] = []
 
@@ -180,9 +180,9 @@ def test_a_process_killed_at_a_point_of_its_calls_pays_for_no_answer_twice(
     documents = dict(list(DOCUMENTS.items())[:3])
     with EnrichmentServer(script) as server:
         witness = Witness(tmp_path)
-        at = {"request": "", "commit": f"commit:{6 * count}"}.get(point, f"enrichment:{point}:{count}")
+        at = {"request": "", "commit": f"commit:{6 * count}"}.get(write, f"{write}@enrichment:{side}:{count}")
         killed = supervisor.start(settings(tmp_path, server.url), documents, at)
-        doomed += [killed] if point == "request" else []
+        doomed += [killed] if write == "request" else []
         assert killed.wait() == signal.SIGKILL
         requests, server.requests = server.requests, []
         witness.see(requests)
@@ -192,15 +192,15 @@ def test_a_process_killed_at_a_point_of_its_calls_pays_for_no_answer_twice(
         assert {result["status"] for result in survivor.results.values()} == {"complete"}
         assert set(witness.requests) == set(NAMES[: 3 * EACH])
         assert witness.repeats <= CONCURRENCY
-        if point == "request":
+        if write == "request":
             assert witness.repeats >= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(("write", "side"), POINTS)
 def test_a_process_killed_while_the_model_writes_pays_for_no_answer_twice(
-    tmp_path: Path, supervisor: Supervisor, point: str, count: int
+    tmp_path: Path, supervisor: Supervisor, write: str, side: str, count: int
 ) -> None:
     shower = "The harbour was closed and the ships waited. " * 30
     text = "\n\n".join(f"It rained in {name}. {shower}" for name in NAMES[:3])
@@ -222,11 +222,11 @@ def test_a_process_killed_while_the_model_writes_pays_for_no_answer_twice(
         assert (expected["status"], expected["summary"]["method"]) == ("complete", "llm"), expected["missing"]
         assert asked > 2
         server.follow(cite)
-        killed = supervisor.start(options("kept"), {"t": text}, f"model:{point}:{count}")
+        killed = supervisor.start(options("kept"), {"t": text}, f"{write}@model:{side}:{count}")
         assert killed.wait() == signal.SIGKILL
         survivor = supervisor.start(options("kept"), {"t": None})
         assert survivor.wait() == 0
         assert survivor.results["t"] == expected
         pairs = [(each.prompt, each.headers["idempotency-key"]) for each in server.requests]
-        assert len(pairs) - len(dict(pairs)) == (1 if point == "record:enter" else 0)
+        assert len(pairs) - len(dict(pairs)) == (1 if (write, side) == ("answer", "before") else 0)
         assert len(set(pairs)) == len(dict(pairs)) == asked

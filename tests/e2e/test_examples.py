@@ -124,7 +124,7 @@ async def test_the_tool_degrades_whatever_the_policy_and_completes_its_answer_la
             tool = pipeline.as_tool()
             first = await tool.ainvoke({"text": TEXT})
             assert first["status"] == "degraded"
-            server._then = 200
+            server.follow(())
             clock.advance(31.0)
             assert (await tool.ainvoke({"thread_id": first["thread_id"]}))["status"] == "complete"
 

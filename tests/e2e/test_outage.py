@@ -77,7 +77,7 @@ async def test_an_outage_that_begins_in_the_middle_of_the_fan_out(tmp_path: Path
             found = [record for record in stopped.enrichments.values() if record.status == "enriched"]
             assert len(found) == 2
 
-            server._then = 200
+            server.follow(())
             server.requests.clear()
             clock.advance(31.0)
             healed = await tidegate.resume("minutes")

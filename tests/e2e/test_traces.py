@@ -46,7 +46,7 @@ async def test_an_outage_and_its_healing_are_two_linked_traces(tmp_path: Path, e
             await pipeline.run(text=TEXT, thread_id="t")
             first = list(exporter.get_finished_spans())
             exporter.clear()
-            server._then = 200
+            server.follow(())
             clock.advance(31.0)
             await pipeline.resume("t")
             second = list(exporter.get_finished_spans())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
+
+from tidegate.resilience import faults
+from tidegate.resilience.faults import Behaviour, FaultyServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,96 +79,58 @@ class OpenAIServer:
 
     def __init__(self, script: Script) -> None:
         self._lock = threading.Lock()
-        self._closing = threading.Event()
         self.requests: list[Request] = []
-        self.most_at_once = 0
-        self._now = 0
+        self._server = FaultyServer(self._behaviour)
         self.follow(script)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def follow(self, script: Script) -> None:
         """Begin another script, and count from nothing."""
         with self._lock:
             self._script = script if callable(script) else _in_order(list(script))
             self.requests.clear()
-            self.most_at_once = 0
+            self._server.most_at_once = 0
 
     @property
     def url(self) -> str:
         """What `base_url` is to be set to."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"{self._server.url}/v1"
 
     @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments for `init_chat_model("openai:...")`."""
         return {"base_url": self.url, "api_key": "test-key"}
 
+    @property
+    def most_at_once(self) -> int:
+        """How many requests were in the server at once, at most."""
+        return self._server.most_at_once
+
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.stop()
 
-    def _reply_to(self, request: Request) -> Reply:
+    def _behaviour(self, came: faults.Request) -> Behaviour:
+        request = Request(came.path, came.headers, came.json, came.at)
         with self._lock:
             self.requests.append(request)
-            return self._script(request)
-
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self._now += change
-            self.most_at_once = max(self.most_at_once, self._now)
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                request = Request(self.path, dict(self.headers), body, time.monotonic())
-                server._count(+1)
-                try:
-                    self._send(request, server._reply_to(request))
-                except OSError:  # the client has gone, as it does after a timeout
-                    self.close_connection = True
-                finally:
-                    server._count(-1)
-
-            def _send(self, request: Request, reply: Reply) -> None:
-                if request.path != "/v1/chat/completions":
-                    reply = fails(404)
-                if reply.hang:
-                    server._closing.wait()
-                    self.close_connection = True
-                    return
-                streamed = request.streamed and reply.raw is None
-                if reply.raw is not None:
-                    body = reply.raw
-                else:
-                    body = _events(request, reply) if streamed else json.dumps(_completion(request, reply)).encode()
-                self.send_response(reply.status)
-                types = {"Content-Type": "text/event-stream" if streamed else "application/json"}
-                for name, value in {**types, **reply.headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body[: len(body) // 2] if reply.cut else body)
-                self.close_connection = reply.cut
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                pass
-
-        return Handler
+            reply = self._script(request)
+        if request.path != "/v1/chat/completions":
+            reply = fails(404)
+        if reply.hang:
+            return "hang"
+        streamed = request.streamed and reply.raw is None
+        if reply.raw is not None:
+            body = reply.raw
+        else:
+            body = _events(request, reply) if streamed else json.dumps(_completion(request, reply)).encode()
+        headers: dict[str, str | None] = {"Content-Type": "text/event-stream" if streamed else "application/json"}
+        cut = len(body) // 2 if reply.cut else None
+        return faults.Reply(reply.status, body=body, headers={**headers, **reply.headers}, cut=cut)
 
 
 def _in_order(replies: list[Reply]) -> Callable[[Request], Reply]:

@@ -76,6 +76,10 @@ class Chat:
         self._shape = [provider, name, described, shaping(options)]
         self._clock = clock
 
+    async def is_proven(self) -> bool:
+        """Say whether the circuit is closed, so that several may ask at once."""
+        return (await self._guard.breaker.report()).state == "closed"
+
     async def ask(
         self,
         messages: Sequence[BaseMessage],

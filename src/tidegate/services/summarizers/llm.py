@@ -118,11 +118,15 @@ class LlmSummarizer:
         taken: list[list[Cited]] = [[] for _ in parts]
         waiting = iter(enumerate(parts))
 
-        async def work() -> None:
+        async def work(*, until_proven: bool = False) -> None:
             for at, part in waiting:
                 task = Task(_NOTES, part=at + 1, parts=len(parts), final=False)
                 taken[at] = await self._ask(source, task, part, bill, notes=notes)
+                if until_proven and await self._chat.is_proven():
+                    return
 
+        if not await self._chat.is_proven():  # those refused beside the one probe would cancel it
+            await work(until_proven=True)
         try:
             # As many as the guard lets through: to wait for it would use up a call's budget.
             async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""For tests of code that uses Tidegate: a clock that they move by hand."""
+"""A clock that tests move by hand."""
 
 from __future__ import annotations
 

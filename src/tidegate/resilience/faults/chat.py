@@ -1,0 +1,157 @@
+"""A chat model that misbehaves on a schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from tidegate.resilience.faults.course import Course, Script
+from tidegate.resilience.faults.replies import pause
+from tidegate.resilience.faults.schedule import Behaviour, Delay, Reply, RetryAfter
+from tidegate.store.clock import Clock, SystemClock
+
+_HUGE = "x" * (5 * 1024 * 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request to a chat model; `at` is the clock's monotonic time."""
+
+    at: float
+    text: str
+
+
+class FaultyChat(BaseChatModel):
+    """A LangChain chat model. It answers `says`, or what `says` returns for the prompt's text, and streams by words.
+
+    Of a schedule it does what a provider's client would make of it: statuses, redirects and pauses that are asked for
+    are `httpx.HTTPStatusError`, a reset is an OSError, half a body `httpx.RemoteProtocolError` after half of the words,
+    garbage `json.JSONDecodeError`. `wrong shape` is an answer without text, `huge body` one of 5 MiB, `slow drip` a
+    word a second. Pauses pass on the clock.
+    """
+
+    model_name: str = "faulty"
+
+    def __init__(
+        self, script: Script[Prompt] = (), *, says: str | Callable[[str], str] = "Said.", clock: Clock | None = None
+    ) -> None:
+        """Begin the schedule."""
+        super().__init__()
+        self._clock = clock or SystemClock()
+        self._course = Course[Prompt](script, clock=self._clock)
+        self._says = says
+
+    @property
+    def course(self) -> Course[Prompt]:
+        """What it was asked and what it did; begins other schedules."""
+        return self._course
+
+    @property
+    def _llm_type(self) -> str:
+        return "faulty"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return asyncio.run(self._agenerate(messages))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        text = "".join([word async for word in self._words(messages)])
+        message = AIMessage(text, usage_metadata=_usage(messages, text))
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        text = ""
+        async for word in self._words(messages):
+            text += word
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=word))
+            if run_manager:
+                await run_manager.on_llm_new_token(word, chunk=chunk)
+            yield chunk
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=_usage(messages, text)))
+
+    async def _words(self, messages: list[BaseMessage]) -> AsyncIterator[str]:
+        prompt = "\n".join(message.text for message in messages)
+        with self._course.meeting(lambda at: Prompt(at, prompt)) as behaviour:
+            if behaviour == "hang":
+                await asyncio.Event().wait()
+            self._fail(behaviour)
+            if isinstance(behaviour, Delay):
+                await self._clock.sleep(behaviour.seconds)
+            words = self._answer(behaviour, prompt).replace(" ", " \0").split("\0")
+            broken = behaviour in ("half body", "stall")
+            for word in words[: len(words) // 2] if broken else words:
+                yield word
+                if behaviour == "slow drip":
+                    await self._clock.sleep(1.0)
+            if behaviour == "stall":
+                await asyncio.Event().wait()
+            if behaviour == "half body":
+                raise httpx.RemoteProtocolError("the answer was not completed")
+
+    def _answer(self, behaviour: Behaviour, prompt: str) -> str:
+        if behaviour == "wrong shape":
+            return ""
+        if isinstance(behaviour, Reply) and behaviour.body is not None:
+            return behaviour.body.decode(errors="replace")
+        said = self._says(prompt) if callable(self._says) else self._says
+        return said + " " + _HUGE if behaviour == "huge body" else said
+
+    def _fail(self, behaviour: Behaviour) -> None:
+        """Raise what there is to raise before the first word."""
+        match behaviour:
+            case "reset":
+                raise ConnectionResetError("the connection was reset")
+            case "garbage":
+                raise json.JSONDecodeError("Expecting value", "", 0)
+            case "redirect loop":
+                raise httpx.TooManyRedirects("redirects again and again")
+            case "redirect away":
+                raise _status(HTTPStatus.FOUND, {"Location": "http://elsewhere.invalid/"})
+            case RetryAfter():
+                raise _status(behaviour.status, {"Retry-After": pause(behaviour, self._clock.now())})
+            case Reply() if behaviour.status >= 300:
+                raise _status(behaviour.status, {k: v for k, v in behaviour.headers.items() if v is not None})
+            case int() if behaviour >= 300:
+                raise _status(behaviour, {})
+            case _:
+                pass
+
+
+def _status(status: int, headers: dict[str, str]) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "http://model.invalid/")  # RFC 2606, section 2
+    response = httpx.Response(status, headers=headers, request=request)
+    return httpx.HTTPStatusError(f"status {status}, as scheduled", request=request, response=response)
+
+
+def _usage(messages: list[BaseMessage], text: str) -> UsageMetadata:
+    """Count words, as a tokenizer that needs no download."""
+    asked, said = sum(len(message.text.split()) for message in messages), len(text.split())
+    return UsageMetadata(input_tokens=asked, output_tokens=said, total_tokens=asked + said)

@@ -1,0 +1,132 @@
+"""Every fault of the kit, in every service, at every moment: runs end, say what they lack, and are completed later."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.servers.enrichment import EnrichmentServer
+from tests.worlds import NamesByCapital
+from tidegate import Pipeline, Settings
+from tidegate.graph.result import Result
+from tidegate.resilience.faults import FAULTS, Behaviour, Delay, FaultyChat, Schedule
+from tidegate.testing import ManualClock
+
+NAMES = ["Balan", "Bemor", "Cirith", "Dosund", "Fuwick", "Galan", "Hemor", "Jirith"]
+SHOWER = "the harbour was closed and the ships waited. " * 25
+TEXT = "\n\n".join(f"it rained in {name} and {SHOWER}" for name in NAMES)
+MOMENTS = ["at the first call", "in the middle of the fan-out", "during the probe"]
+LONGEST = 10.0
+"""Real seconds for one execution. Pauses pass on a clock that jumps, so only attempts that time out take any."""
+
+FOR_GOOD: dict[str, tuple[Behaviour, ...]] = {
+    "enrichment": (400, "redirect loop", "redirect away"),
+    "model": (400,),
+}
+"""What no repetition mends: the request is what is wrong, and stays so when the service is well."""
+
+SLOW: tuple[Behaviour, ...] = ("hang", "stall", "slow drip", Delay(1.0))
+"""What an attempt that times out is for, in real time."""
+
+CASES = [
+    pytest.param(fault, moment, id=f"{fault} {moment}", marks=[pytest.mark.slow] if late else [])
+    for moment in MOMENTS
+    for fault in FAULTS
+    for late in [fault in SLOW and moment != MOMENTS[0]]
+]
+
+Begin = Callable[[Schedule], None]
+
+
+def cite(prompt: str) -> str:
+    """Say of the first passage of a prompt that it rained there."""
+    passages = re.split(r"\n(?:Text|Notes):\n", prompt)[1]
+    first = re.findall(r"\[(\d+)\]", passages)[0]
+    return f"It rained there all day. [{first}]"
+
+
+@asynccontextmanager
+async def pipeline(fault: Behaviour, clock: ManualClock, url: str, model: FaultyChat | None) -> AsyncIterator[Pipeline]:
+    limits = {"attempt_timeout": 0.5 if fault in SLOW else 10.0, "budget": 60.0, "concurrency": 2}
+    enrichment: dict[str, Any] = {"adapter": "http", "url": url, "types": ["LOC"], "batch_size": 2, **limits}
+    summary: dict[str, Any] = {"chunk_tokens": 400, **limits}
+    settings = Settings(
+        checkpoints="memory:",
+        enrichment=enrichment if model is None else {"adapter": "none"},  # type: ignore[arg-type]
+        summary=summary,  # type: ignore[arg-type]
+    )
+    async with Pipeline.open(settings, model=model, recogniser=NamesByCapital(), clock=clock) as opened:
+        yield opened
+
+
+async def in_time(work: Any) -> Result:
+    async with asyncio.timeout(LONGEST):
+        result: Result = await work
+    return result
+
+
+def check(result: Result, service: str) -> None:
+    """Whatever there is not is listed, with its reason."""
+    assert result.status == ("degraded" if result.missing else "complete")
+    assert result.text
+    assert all(item.why for item in result.missing)
+    if service == "enrichment":
+        found = {key for key, record in result.enrichments.items() if record.status == "enriched"}
+        lacking = {item.id for item in result.missing}
+        assert found | lacking == {entity.id for entity in result.entities}
+        assert not found & lacking
+    else:
+        assert result.summary is not None
+        assert result.summary.method == "llm" or result.missing
+
+
+async def go_through(
+    tidegate: Pipeline, clock: ManualClock, begin: Begin, service: str, moment: str, fault: Behaviour
+) -> None:
+    """Run a document into the fault, heal the service, and resume."""
+    if moment == "during the probe":
+        begin(Schedule(then=503))
+        first = await in_time(tidegate.run(text=TEXT, thread_id="t"))
+        assert (first.status, [report.state for report in await tidegate.circuits()]) == ("degraded", ["open"])
+        clock.advance(31.0)
+        begin(Schedule(then=fault))
+        result = await in_time(tidegate.resume("t"))
+    else:
+        answered = [200] * 3 if moment == "in the middle of the fan-out" else []
+        begin(Schedule(answered, then=fault))
+        result = await in_time(tidegate.run(text=TEXT, thread_id="t"))
+    check(result, service)
+
+    begin(Schedule())
+    clock.advance(31.0)
+    healed = await in_time(tidegate.resume("t"))
+    check(healed, service)
+    if fault in FOR_GOOD[service] and moment != "during the probe":
+        assert healed.missing
+    if fault in FOR_GOOD[service]:
+        assert not any(item.retryable for item in healed.missing)
+    else:
+        assert healed.status == "complete", healed.missing
+
+
+@pytest.mark.parametrize(("fault", "moment"), CASES)
+async def test_an_enrichment_api_that_misbehaves_costs_no_document(fault: Behaviour, moment: str) -> None:
+    clock = ManualClock(auto=True)
+    with EnrichmentServer(clock=clock) as server:
+        async with pipeline(fault, clock, server.url, None) as tidegate:
+            await go_through(tidegate, clock, server.follow, "enrichment", moment, fault)
+        assert server.most_at_once <= 2
+
+
+@pytest.mark.parametrize(("fault", "moment"), CASES)
+async def test_a_model_that_misbehaves_costs_no_document(fault: Behaviour, moment: str) -> None:
+    clock = ManualClock(auto=True)
+    model = FaultyChat(says=cite, clock=clock)
+    async with pipeline(fault, clock, "", model) as tidegate:
+        await go_through(tidegate, clock, model.course.follow, "model", moment, fault)
+    assert model.course.most_at_once <= 2
