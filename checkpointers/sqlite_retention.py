@@ -32,14 +32,14 @@ def prune(
         CheckpointDamaged: one that is to be kept cannot be read.
     """
     thread: dict[int, Kept] = {}
-    with_deltas: set[Kept] = set()
-    for row_id, has_deltas, *described in connection.execute(_DESCRIBED, (thread_id,)):
+    looked_into: set[Kept] = set()
+    for row_id, deltas, *described in connection.execute(_DESCRIBED, (thread_id,)):
         thread[row_id] = Kept._make(described)
-        if has_deltas:
-            with_deltas.add(thread[row_id])
+        if deltas != 0:  # it has some; or its metadata is damaged, and looking into it says so
+            looked_into.add(thread[row_id])
 
     def built_on(each: Kept) -> Iterable[str]:
-        row = sqlite_rows.find(connection, thread_id, *each[:2]) if each in with_deltas else None
+        row = sqlite_rows.find(connection, thread_id, *each[:2]) if each in looked_into else None
         needed = sqlite_rows.built_on(connection, row, codec, serde, path) if row else ()
         return (thread[row_id].checkpoint_id for row_id in needed)
 
@@ -56,7 +56,8 @@ def remove_runs(connection: sqlite3.Connection, run_ids: Sequence[str]) -> None:
 
 
 _DESCRIBED = """
-    SELECT id, coalesce(instr(metadata, 'counters_since_delta_snapshot'), 0),
+    SELECT id, CASE WHEN json_valid(metadata) THEN
+            CASE json_type(metadata) WHEN 'object' THEN instr(metadata, 'counters_since_delta_snapshot') END END,
         checkpoint_ns, checkpoint_id, revision, coalesce(tidegate_now() - stored_at, 0.0),
         CASE WHEN instr(checkpoint_ns, ':') AND json_valid(metadata)
             THEN CAST(json_extract(metadata, '$.parents.""') AS TEXT) END,

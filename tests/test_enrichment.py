@@ -157,7 +157,7 @@ async def test_each_failure_is_told_apart(
 async def test_an_entity_that_is_being_looked_up_already_is_asked_for_again_under_its_key(
     server: EnrichmentServer,
 ) -> None:
-    server._script[:] = [409] * 5
+    server.follow([409] * 5)
     asked = enricher(server.url, attempts=9)
     assert (await look_up(asked)).attempts == 6  # five in a row, and the circuit stays closed
     assert len({request.headers["idempotency-key"] for request in server.requests}) == 1

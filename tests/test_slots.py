@@ -50,7 +50,7 @@ class Crowd:
 
 
 async def settled() -> None:
-    for _ in range(6):
+    for _ in range(40):  # a place that is handed on from one to the next takes some rounds each time
         await asyncio.sleep(0)
 
 

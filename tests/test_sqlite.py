@@ -269,7 +269,7 @@ def test_damaged_pages_are_told_and_the_rest_can_be_read(saver: SqliteSaver, fil
         put(saver, "a", document=f"{number} {TEXT}")
     saver.database.close_sync()
     data = bytearray(file.read_bytes())
-    data[-len(data) // 2 :] = b"\xaa" * (len(data) - len(data) // 2)
+    data[-len(data) // 4 :] = b"\xaa" * (len(data) // 4 + 1)
     file.write_bytes(data)
     with open_checkpointer_sync(f"sqlite:///{file}") as again:
         assert values(again, "kept") == {"n": 1}

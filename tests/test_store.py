@@ -131,7 +131,8 @@ async def test_ten_threads_of_a_hundred_thousand_are_found_without_reading_the_r
         clause = "SELECT * FROM threads WHERE summary_at IS NOT NULL ORDER BY summary_at, thread_id LIMIT 20"
         return [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {clause}")]
 
-    assert await database.write(plan) == ["SCAN threads USING INDEX threads_by_summary"]
+    (step,) = await database.write(plan)
+    assert "USING INDEX threads_by_summary" in step
     found = await Registry(database).lacking("summary", limit=20)
     assert [each.thread_id for each in found] == [str(number) for number in range(99991, 100001)]
     assert await Registry(database).lacking("enrichment", limit=20) == []

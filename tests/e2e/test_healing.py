@@ -102,12 +102,12 @@ def test_what_a_killed_sweep_was_doing_is_done_by_the_next(
     degrade(settings, server)
     time.sleep(0.3)
     server.up()
-    server._then = "hang"
+    server.down("hang")
     with backfill(tmp_path) as killed:
         server.wait_for(1, timeout=60.0)
         os.kill(killed.pid, signal.SIGKILL)
         assert killed.communicate()[0] == ""
-    server._then = 200
+    server.up()
     with backfill(tmp_path, "--watch") as heir:  # the probe's lease is the dead process's for some seconds
         assert heir.stdout is not None
         for _ in NAMES:
