@@ -24,20 +24,16 @@ MOMENTS = ["at the first call", "in the middle of the fan-out", "during the prob
 LONGEST = 10.0
 """Real seconds for one execution. Pauses pass on a clock that jumps, so only attempts that time out take any."""
 
-FOR_GOOD: dict[str, tuple[Behaviour, ...]] = {
-    "enrichment": (400, "redirect loop", "redirect away"),
-    "model": (400,),
-}
+FOR_GOOD: tuple[Behaviour, ...] = (400, "redirect loop", "redirect away")
 """What no repetition mends: the request is what is wrong, and stays so when the service is well."""
 
 SLOW: tuple[Behaviour, ...] = ("hang", "stall", "slow drip", Delay(1.0))
 """What an attempt that times out is for, in real time."""
 
 CASES = [
-    pytest.param(fault, moment, id=f"{fault} {moment}", marks=[pytest.mark.slow] if late else [])
+    pytest.param(fault, moment, id=f"{fault} {moment}", marks=[] if moment == MOMENTS[0] else [pytest.mark.slow])
     for moment in MOMENTS
     for fault in FAULTS
-    for late in [fault in SLOW and moment != MOMENTS[0]]
 ]
 
 Begin = Callable[[Schedule], None]
@@ -106,9 +102,9 @@ async def go_through(
     clock.advance(31.0)
     healed = await in_time(tidegate.resume("t"))
     check(healed, service)
-    if fault in FOR_GOOD[service] and moment != "during the probe":
+    if fault in FOR_GOOD and moment != "during the probe":
         assert healed.missing
-    if fault in FOR_GOOD[service]:
+    if fault in FOR_GOOD:
         assert not any(item.retryable for item in healed.missing)
     else:
         assert healed.status == "complete", healed.missing
