@@ -38,9 +38,9 @@ def configure(folder: Path, checkpoints: str, server: EnrichmentServer, reset_ti
     """Settings for this process, and in a file for others."""
     (folder / "tidegate.toml").write_text(
         f'checkpoints = "{checkpoints}"\nrecogniser = "rules"\n[enrichment]\nadapter = "http"\nurl = "{server.url}"\n'
-        f'types = ["PERSON"]\nconcurrency = 1\nbackoff_initial = 0.0\nreset_timeout = {reset_timeout}\n'
+        f'types = ["PERSON"]\nconcurrency = 1\nattempt_timeout = 2.0\nbackoff_initial = 0.0\nreset_timeout = {reset_timeout}\n'
     )
-    section = {"adapter": "http", "url": server.url, "types": ["PERSON"], "concurrency": 1}
+    section = {"adapter": "http", "url": server.url, "types": ["PERSON"], "concurrency": 1, "backoff_initial": 0.0}
     return Settings.read(
         checkpoints=checkpoints, recogniser="rules", enrichment={**section, "reset_timeout": reset_timeout}
     )
@@ -81,8 +81,7 @@ def test_an_idle_process_heals_every_thread_when_the_api_is_back_and_ends_on_a_s
     settings = configure(tmp_path, checkpoints, server, reset_timeout=0.3)
     degrade(settings, server)
     with backfill(tmp_path, "--watch") as idle:
-        if not checkpoints.startswith("postgresql"):  # there circuits are each process's own, and closed in a new one
-            server.wait_for(2, timeout=60.0)  # probes, which fail
+        server.wait_for(2, timeout=60.0)  # probes, which fail
         server.up()
         assert idle.stdout is not None
         found: dict[str, str] = {}
