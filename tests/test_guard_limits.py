@@ -62,7 +62,8 @@ async def test_of_a_thousand_calls_the_server_never_sees_an_eleventh_at_once() -
 
             answers = await asyncio.gather(*(guard.call(ask) for _ in range(1000)))
         assert {answer.attempts for answer in answers} == {1}
-        assert (len(server.requests), server.most_at_once) == (1000, 10)
+        assert len(server.requests) == 1000
+        assert 5 < server.most_at_once <= 10  # how many of ten are on their way at once is for the machine to say
 
 
 def test_calls_from_several_event_loops_are_counted_together() -> None:

@@ -38,7 +38,8 @@ def configure(folder: Path, checkpoints: str, server: EnrichmentServer, reset_ti
     """Settings for this process, and in a file for others."""
     (folder / "tidegate.toml").write_text(
         f'checkpoints = "{checkpoints}"\nrecogniser = "rules"\n[enrichment]\nadapter = "http"\nurl = "{server.url}"\n'
-        f'types = ["PERSON"]\nconcurrency = 1\nattempt_timeout = 2.0\nbackoff_initial = 0.0\nreset_timeout = {reset_timeout}\n'
+        f'types = ["PERSON"]\nconcurrency = 1\nattempt_timeout = 2.0\nbackoff_initial = 0.0\n'
+        f"reset_timeout = {reset_timeout}\n"
     )
     section = {"adapter": "http", "url": server.url, "types": ["PERSON"], "concurrency": 1, "backoff_initial": 0.0}
     return Settings.read(
