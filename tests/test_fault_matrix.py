@@ -48,7 +48,7 @@ def cite(prompt: str) -> str:
 
 @asynccontextmanager
 async def pipeline(fault: Behaviour, clock: ManualClock, url: str, model: FaultyChat | None) -> AsyncIterator[Pipeline]:
-    limits = {"attempt_timeout": 0.5 if fault in SLOW else 10.0, "budget": 60.0, "concurrency": 2}
+    limits = {"attempt_timeout": 0.2 if fault in SLOW else 10.0, "budget": 60.0, "concurrency": 2}
     enrichment: dict[str, Any] = {"adapter": "http", "url": url, "types": ["LOC"], "batch_size": 2, **limits}
     summary: dict[str, Any] = {"chunk_tokens": 400, **limits}
     settings = Settings(

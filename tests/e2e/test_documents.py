@@ -66,7 +66,9 @@ def settings() -> Settings:
     return Settings(checkpoints="memory:")
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if "1p" in name else [pytest.mark.slow]) for name in FACTS]
+)
 async def test_a_real_document_gives_a_summary_and_what_it_names(
     documents: Path, settings: Settings, name: str
 ) -> None:
