@@ -149,16 +149,18 @@ def put_writes(
                 continue
             wanted[key] = (task_path, channel, value)
     values = blobs.store(connection, [value for _, _, value in wanted.values()], codec)
-    inserted = rows.insert(
+    before = connection.total_changes
+    rows.insert(
         connection,
         "INSERT INTO writes (checkpoint, task_id, idx, task_path, channel, kind, value, blob)",
         [
             (*key, path, channel, *stored)
             for (key, (path, channel, _)), stored in zip(wanted.items(), values, strict=True)
         ],
-        "ON CONFLICT DO NOTHING RETURNING blob",
+        "ON CONFLICT DO NOTHING",
     )
-    if len(inserted) < len(wanted):  # what was there stays, and nothing may name the blob that was meant to replace it
+    if connection.total_changes - before < len(wanted):
+        # What was there stayed, and nothing may name the blob that was meant to replace it.
         unnamed.update(blob for _, _, blob in values)
     blobs.sweep(connection, {blob for blob in unnamed if blob is not None})
 
