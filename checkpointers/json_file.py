@@ -26,7 +26,7 @@ from tidegate.checkpointers.durable import locked, make_folder, name_for, sync_f
 from tidegate.checkpointers.json_format import Damaged
 from tidegate.checkpointers.json_thread import ThreadFolder
 from tidegate.checkpointers.retention import Rule
-from tidegate.checkpointers.saving import TAKEN, Address, Saver, StrictSerializer, put_span, uninterrupted
+from tidegate.checkpointers.saving import TAKEN, Address, Saver, StrictSerializer, prune_each, put_span, uninterrupted
 from tidegate.checkpointers.url import STORE_FILE
 from tidegate.errors import CheckpointDamaged, SettingsError, ThreadError
 from tidegate.store.clock import Clock, SystemClock
@@ -230,8 +230,7 @@ class JsonFileSaver(Saver):
         self._prune(self._thread(thread_id), rule)
 
     def _prune_all(self, rule: Rule) -> None:
-        for thread in self._all_threads():
-            self._prune(thread, rule)
+        prune_each(self._all_threads(), lambda thread: self._prune(thread, rule))
 
     def _prune(self, thread: ThreadFolder, rule: Rule) -> None:
         """Prune a thread; a checkpoint that cannot be read stays, unless it is the latest: then nothing is removed."""

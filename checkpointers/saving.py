@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import ormsgpack
@@ -13,6 +13,7 @@ from langgraph.checkpoint.serde.jsonplus import EXT_CONSTRUCTOR_POS_ARGS, JsonPl
 from langgraph.types import Send
 
 from tidegate.checkpointers.retention import Rule, deletes_all, latest_only, newest, younger
+from tidegate.errors import CheckpointDamaged
 from tidegate.store.leases import Lease, stopping
 from tidegate.telemetry import names, spans
 
@@ -99,6 +100,18 @@ async def uninterrupted(work: Coroutine[Any, Any, _Value]) -> _Value:
         raise
 
 
+def prune_each(threads: Iterable[_Value], prune: Callable[[_Value], None]) -> None:
+    """Prune all threads, and then raise the first of the errors of those that are damaged."""
+    damaged: list[CheckpointDamaged] = []
+    for thread in threads:
+        try:
+            prune(thread)
+        except CheckpointDamaged as error:
+            damaged.append(error)
+    if damaged:
+        raise damaged[0]
+
+
 class Saver(BaseCheckpointSaver[Any]):
     """What each saver here offers besides LangGraph's interface, and how all of them prune.
 
@@ -134,23 +147,22 @@ class Saver(BaseCheckpointSaver[Any]):
 
         Raises:
             ValueError: there is no such strategy.
-            CheckpointDamaged: a checkpoint that is to be kept cannot be read. Its thread is left as it is.
+            CheckpointDamaged: a checkpoint that is to be kept cannot be read. Its thread is left as it is, all others
+                were pruned; of several such threads the first is named.
         """
-        whole = deletes_all(strategy)
-        for thread_id in map(str, thread_ids):
-            if whole:
-                self.delete_thread(thread_id)
-            else:
-                self._prune_thread(thread_id, latest_only)
+        if deletes_all(strategy):
+            for thread_id in thread_ids:
+                self.delete_thread(str(thread_id))
+        else:
+            prune_each(thread_ids, lambda thread_id: self._prune_thread(str(thread_id), latest_only))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As `prune`."""
-        whole = deletes_all(strategy)
-        for thread_id in map(str, thread_ids):
-            if whole:
-                await self.adelete_thread(thread_id)
-            else:
-                await self._aprune_thread(thread_id, latest_only)
+        if deletes_all(strategy):
+            for thread_id in thread_ids:
+                await self.adelete_thread(str(thread_id))
+        else:
+            await self._aprune_each([str(each) for each in thread_ids], latest_only)
 
     def keep_last(self, count: int) -> None:
         """Of all threads, keep the newest `count` checkpoints of every namespace, and what `prune` keeps.
@@ -181,12 +193,20 @@ class Saver(BaseCheckpointSaver[Any]):
         await self._aprune_all(younger(seconds))
 
     def _prune_all(self, rule: Rule) -> None:
-        for thread_id in self._thread_ids():
-            self._prune_thread(thread_id, rule)
+        prune_each(self._thread_ids(), lambda thread_id: self._prune_thread(thread_id, rule))
 
     async def _aprune_all(self, rule: Rule) -> None:
-        for thread_id in await self._athread_ids():
-            await self._aprune_thread(thread_id, rule)
+        await self._aprune_each(await self._athread_ids(), rule)
+
+    async def _aprune_each(self, thread_ids: Sequence[str], rule: Rule) -> None:
+        damaged: list[CheckpointDamaged] = []
+        for thread_id in thread_ids:
+            try:
+                await self._aprune_thread(thread_id, rule)
+            except CheckpointDamaged as error:
+                damaged.append(error)
+        if damaged:
+            raise damaged[0]
 
     def _thread_ids(self) -> Sequence[str]:
         raise NotImplementedError

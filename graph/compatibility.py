@@ -6,7 +6,8 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointTuple, create_checkpoint
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, create_checkpoint
+from langgraph.checkpoint.serde.types import TASKS
 from langgraph.graph import StateGraph
 
 from tidegate.errors import IncompatibleThread
@@ -21,17 +22,22 @@ MIGRATIONS: Mapping[int, Migration] = {}
 _BRANCH = "branch:to:"
 
 
-def check(thread_id: str, checkpoint: Checkpoint, nodes: Container[str]) -> None:
+def check(thread_id: str, saved: CheckpointTuple, nodes: Container[str]) -> None:
     """Refuse a checkpoint that waits before a step this graph does not have, or whose schema cannot be migrated.
+
+    It also waits for what its finished tasks lead to, where their process ended before the checkpoint after them.
 
     LangGraph 1.2.22 would return from such a thread as if it were finished, without running the step.
 
     Raises:
         IncompatibleThread: with what differs.
     """
-    values: dict[str, Any] = checkpoint["channel_values"]
-    waiting_for = {name.removeprefix(_BRANCH) for name in values if name.startswith(_BRANCH)}
-    waiting_for |= {send.node for send in values.get("__pregel_tasks") or ()}
+    values: dict[str, Any] = saved.checkpoint["channel_values"]
+    written = [(channel, value) for _, channel, value in saved.pending_writes or ()]
+    channels = [*values, *(channel for channel, _ in written)]
+    sends = [*(values.get(TASKS) or ()), *(value for channel, value in written if channel == TASKS)]
+    waiting_for = {name.removeprefix(_BRANCH) for name in channels if name.startswith(_BRANCH)}
+    waiting_for |= {str(getattr(send, "node", "something that is no step")) for send in sends}
     unknown = sorted(name for name in waiting_for if name not in nodes)
     if unknown:
         raise IncompatibleThread(
@@ -40,12 +46,12 @@ def check(thread_id: str, checkpoint: Checkpoint, nodes: Container[str]) -> None
             "resume it with the version that started it, or register the step under its old name too",
         )
     version = values.get("schema_version", SCHEMA_VERSION)
-    while version in MIGRATIONS:
+    while type(version) is int and version in MIGRATIONS:
         version += 1
     if version != SCHEMA_VERSION:
         raise IncompatibleThread(
             thread_id,
-            f"was stored under schema version {values['schema_version']}, this code reads {SCHEMA_VERSION}; "
+            f"was stored under schema version {values['schema_version']!r}, this code reads {SCHEMA_VERSION}; "
             "upgrade or roll back",
         )
 

@@ -239,7 +239,7 @@ class Executions:
         saved = await saver.aget_tuple(config)
         if saved is None:
             return None
-        compatibility.check(thread_id, saved.checkpoint, self._graph.nodes)
+        compatibility.check(thread_id, saved, self._graph.nodes)
         if execution is not None:
             await compatibility.migrate(saver, execution, saved)
         return await self._graph.aget_state(config)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
+from langgraph.types import Send
 
 from tests.worlds import World
 from tidegate.errors import IncompatibleThread
@@ -67,6 +69,20 @@ async def under_its_former_name(world: World, step: str) -> None:
         "updated_channels": updated,
     }
     await world.saver.aput(saved.parent_config or config, stored, saved.metadata, versions)
+
+
+@pytest.mark.parametrize(
+    ("channel", "value"), [("branch:to:gone", None), ("__pregel_tasks", Send("gone", {})), ("__pregel_tasks", {})]
+)
+async def test_a_thread_whose_last_task_led_to_a_step_that_is_gone_is_refused(channel: str, value: Any) -> None:
+    saver = InMemorySaver()
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    stored = await saver.aput(config, empty_checkpoint(), {"step": 0}, {})
+    await saver.aput_writes(stored, [(channel, value)], "task")
+    saved = await saver.aget_tuple(config)
+    assert saved is not None
+    with pytest.raises(IncompatibleThread, match=r"waits for (gone|something that is no step)"):
+        compatibility.check("t", saved, {"present"})
 
 
 async def test_a_state_of_an_older_schema_is_migrated_before_the_thread_goes_on(

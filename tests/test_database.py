@@ -455,6 +455,34 @@ async def test_a_cancelled_writer_that_settles_waits_for_the_end_of_its_write(da
     assert await database.read(values) == [1]
 
 
+async def test_a_writer_cancelled_when_its_turn_had_come_ends_with_its_group(database: Database) -> None:
+    busy, together, begun, go_on = [threading.Event() for _ in range(4)]
+
+    def first(connection: sqlite3.Connection) -> None:
+        busy.set()
+        together.wait()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait()
+
+    database.submit(first)
+    await asyncio.to_thread(busy.wait)
+    slowly = database.submit(slow)
+    writing = asyncio.create_task(database.write(insert(1), settle=True))
+    await asyncio.sleep(0)
+    together.set()
+    await asyncio.to_thread(begun.wait)  # both are one group, and the second is not begun
+    writing.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait_for(asyncio.wrap_future(slowly), 10.0)
+    done, _ = await asyncio.wait([writing], timeout=10.0)
+    assert done
+    assert writing.cancelled()
+    assert await database.read(values) == []
+
+
 async def test_the_log_is_cut_once_nobody_reads_it(file: Path, database: Database) -> None:
     await database.write(insert(1))
     database._wal_allowed = 1

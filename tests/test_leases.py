@@ -493,14 +493,27 @@ async def test_two_names_of_one_file_are_one_database(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link.db").symlink_to("t.db")
     first = Database("t.db", STORE)
-    lease = await Leases(first).acquire("t")
+    leases = Leases(first)
+    lease = await leases.acquire("t")
     for name in (str(tmp_path / "t.db"), "link.db"):
         other = Database(name, STORE)
         with pytest.raises(ThreadBusy):
             await Leases(other).acquire("t")
         await other.close()
-    await Leases(first).release(lease)
+    await leases.release(lease)
     await first.close()
+
+
+async def test_a_lease_that_is_given_back_in_one_schema_is_held_on_in_another(postgres_url: str) -> None:
+    databases = [PostgresDatabase(read_url(f"{postgres_url}{more}"), SERVER_STORE) for more in ("", "_more")]
+    here, there = (Leases(database) for database in databases)
+    held, other = await here.acquire("t"), await there.acquire("t")
+    assert held == other  # the same thread ID, the same epoch
+    await there.release(other)
+    with pytest.raises(ThreadBusy):
+        await here.acquire("t")
+    for database in databases:
+        await database.close()
 
 
 async def test_a_lease_whose_taker_was_cancelled_meanwhile_is_given_back(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_damaged_history_of_a_delta_channel_is_told(saver: SqliteSaver, file: 
 
 
 @pytest.mark.parametrize("metadata", ["no JSON", "[]"])
-def test_pruning_stops_at_a_damaged_checkpoint_and_removes_nothing(
+def test_pruning_passes_over_a_thread_with_a_damaged_checkpoint_and_then_names_it(
     saver: SqliteSaver, file: Path, metadata: str
 ) -> None:
     for number in range(3):
@@ -163,9 +163,11 @@ def test_pruning_stops_at_a_damaged_checkpoint_and_removes_nothing(
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         damage = "UPDATE checkpoints SET metadata = ? WHERE checkpoint_id = ?"
         connection.execute(damage, (metadata, ids(saver, "a")[0]))
-    with pytest.raises(CheckpointDamaged, match="restore"):
-        saver.prune(["a"])
-    assert count(file, "checkpoints") == 3
+    for number in range(3):
+        put(saver, "b", n=number)
+    with pytest.raises(CheckpointDamaged, match=r"thread 'a' .*restore"):
+        saver.prune(["a", "b"])
+    assert (len(ids(saver, "b")), count(file, "checkpoints")) == (1, 4)
 
 
 def test_a_checkpoint_that_is_put_again_replaces_its_values_and_what_they_alone_held(

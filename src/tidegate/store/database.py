@@ -369,13 +369,14 @@ def _runs(group: list[_Operation]) -> Iterator[list[_Operation]]:
 
 def _attempt_run(connection: sqlite3.Connection, run: list[_Operation], *, alone: bool) -> list[_Told]:
     """Do what is done together; if it fails, do each alone."""
+    told: list[_Told] = [(each, None, None) for each in run if each.future.cancelled()]  # who may wait to hear of it
     run = [each for each in run if not each.future.cancelled()]
     if len(run) > 1:
         work: Any = run[0].work
         _, error = _attempt(connection, lambda c: work(c, [each.item for each in run]), alone=False)
         if error is None or not connection.in_transaction:
-            return [(each, None, error) for each in run]
-    return [(each, *_attempt(connection, _work_of(each), alone=alone)) for each in run]
+            return told + [(each, None, error) for each in run]
+    return told + [(each, *_attempt(connection, _work_of(each), alone=alone)) for each in run]
 
 
 def _work_of(operation: _Operation) -> Callable[[sqlite3.Connection], Any]:

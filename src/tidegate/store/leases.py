@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
@@ -51,7 +50,7 @@ CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held 
 _OWNER: Final = slice(6, None)
 """Where a row of `_READ` holds the owner."""
 
-_held_here: set[tuple[str, str, int]] = set()
+_held_here: set[tuple[object, str, int]] = set()
 """By database, thread and epoch: what this process has acquired and not released."""
 
 
@@ -110,7 +109,6 @@ class Leases:
         `clock` is that of the heartbeat. It is apart from the database's, which a test may move as it likes.
         """
         self._database = database
-        self._place = os.path.realpath(database.path) if database.path != ":memory:" else f"memory {id(database)}"
         self._ttl = ttl
         self._owner = owner
         self._clock = clock or SystemClock()
@@ -135,7 +133,7 @@ class Leases:
                 taken = connection.execute(_TAKE, (thread_id, *values, row[0] if row else 0)).fetchone()
                 if taken is not None:  # else another was faster, as can be where transactions run side by side
                     lease = Lease(thread_id, int(taken[0]))
-                    _held_here.add((self._place, thread_id, lease.epoch))  # before anybody can see the row
+                    _held_here.add((self, thread_id, lease.epoch))  # before anybody can see the row
                     return lease
 
         taking = self._database.submit(take)
@@ -151,12 +149,17 @@ class Leases:
     def _give_back(self, taking: Future[Lease | ThreadBusy]) -> None:
         if taking.cancelled() or taking.exception() is not None or not isinstance(lease := taking.result(), Lease):
             return
-        _held_here.discard((self._place, lease.thread_id, lease.epoch))
+        _held_here.discard((self, lease.thread_id, lease.epoch))
         self._database.submit(lambda connection: connection.execute(_RELEASE, (lease.thread_id, lease.epoch)))
 
     def _was_not_given_back(self, thread_id: str, row: tuple[Any, ...], owner: Owner) -> bool:
-        """Whether it is this process's own, and could not be released: the server was away."""
-        return Owner(*row[_OWNER]) == owner and (self._place, thread_id, row[0]) not in _held_here
+        """Whether it is this process's own, and could not be released: the server was away.
+
+        One that is held in another database under the same name and epoch passes for it: nobody can tell whether two
+        URLs name the same database, and a lease that ends late does no harm.
+        """
+        held = {lease[1:] for lease in tuple(_held_here)}
+        return Owner(*row[_OWNER]) == owner and (thread_id, row[0]) not in held
 
     async def holder(self, thread_id: str) -> ThreadBusy | None:
         """Return what `acquire` would raise now: who runs the thread, None if nobody does."""
@@ -187,7 +190,7 @@ class Leases:
         def update(connection: Connection) -> None:
             connection.execute(_RELEASE, (lease.thread_id, lease.epoch))
 
-        _held_here.discard((self._place, lease.thread_id, lease.epoch))
+        _held_here.discard((self, lease.thread_id, lease.epoch))
         await asyncio.shield(asyncio.wrap_future(self._database.submit(update)))
 
     @asynccontextmanager
