@@ -31,7 +31,7 @@ async def open_checkpointer(
 
     The file, the last folder of the path, or the schema in the database is created if need be.
 
-    What follows is for SQLite. With `synchronous="FULL"` what was stored outlasts a power cut; with `"NORMAL"` it
+    What follows is for SQLite alone. With `synchronous="FULL"` what was stored outlasts a power cut; with `"NORMAL"` it
     outlasts a crash, and a power cut may take the last commits. `key` encrypts what is stored, with 16, 24 or 32 bytes;
     without one, that in the variable TIDEGATE_ENCRYPTION_KEY does. `store` is the open database of that file, where its
     owner keeps more in it: it is used as it is, and left open.
@@ -39,7 +39,7 @@ async def open_checkpointer(
     Raises:
         SettingsError: no saver has this URL, or its file or server cannot be used; the message says what to change.
     """
-    location = locate(url)
+    location = _located(url, synchronous)
     if location.kind == "sqlite" and store is None:
         database = await asyncio.to_thread(_database, location, key, synchronous)
         try:
@@ -66,7 +66,7 @@ def open_checkpointer_sync(
     synchronous: Synchronous = "FULL",
 ) -> Iterator[Saver]:
     """Do what `open_checkpointer` does for blocking code. An event loop may use the saver all the same."""
-    location = locate(url)
+    location = _located(url, synchronous)
     if location.kind == "sqlite" and store is None:
         database = _database(location, key, synchronous)
         try:
@@ -82,6 +82,15 @@ def open_checkpointer_sync(
             yield saver
     else:
         yield _other(location, store, key)
+
+
+def _located(url: str, synchronous: Synchronous) -> Location:
+    location = locate(url)
+    if synchronous not in ("FULL", "NORMAL"):  # SQLite takes any other word for one of its own
+        raise SettingsError(f"synchronous is FULL or NORMAL, not {synchronous!r}")
+    if synchronous != "FULL" and location.kind != "sqlite":
+        raise SettingsError("synchronous is for sqlite:///FILE alone; take it away")
+    return location
 
 
 def _database(location: Location, key: Key | None, synchronous: Synchronous) -> Database:

@@ -112,6 +112,11 @@ def prune_each(threads: Iterable[_Value], prune: Callable[[_Value], None]) -> No
         raise damaged[0]
 
 
+def _refuse_one(thread_ids: Sequence[str]) -> None:
+    if isinstance(thread_ids, str):
+        raise TypeError(f"give a list of thread IDs, as [{thread_ids!r}]")
+
+
 class Saver(BaseCheckpointSaver[Any]):
     """What each saver here offers besides LangGraph's interface, and how all of them prune.
 
@@ -147,9 +152,11 @@ class Saver(BaseCheckpointSaver[Any]):
 
         Raises:
             ValueError: there is no such strategy.
+            TypeError: `thread_ids` is one text, which would be taken letter by letter.
             CheckpointDamaged: a checkpoint that is to be kept cannot be read. Its thread is left as it is, all others
                 were pruned; of several such threads the first is named.
         """
+        _refuse_one(thread_ids)
         if deletes_all(strategy):
             for thread_id in thread_ids:
                 self.delete_thread(str(thread_id))
@@ -158,6 +165,7 @@ class Saver(BaseCheckpointSaver[Any]):
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As `prune`."""
+        _refuse_one(thread_ids)
         if deletes_all(strategy):
             for thread_id in thread_ids:
                 await self.adelete_thread(str(thread_id))

@@ -299,7 +299,7 @@ class SqliteSaver(Saver):
     # taking over
 
     def import_from(self, path: str | Path) -> int:
-        """Take over every thread of a database of `langgraph-checkpoint-sqlite`, and return how many were new to it.
+        """Take over every thread of a database of `langgraph-checkpoint-sqlite`; return how many checkpoints were new.
 
         That file is only read. Checkpoints that are here already stay as they are, so a second time changes nothing. It
         may be interrupted and done again.

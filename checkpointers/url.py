@@ -50,6 +50,8 @@ def locate(url: str) -> Location:
         return Location("postgres", None, ":memory:", ":memory:", server)
     if url == "memory:":
         return Location("memory", None, ":memory:", ":memory:")
+    if scheme == "memory":
+        raise SettingsError("checkpoints in memory take nothing after the colon; use memory:")
     if scheme not in {"sqlite", "file"}:
         shown = repr(scheme + colon) if colon and scheme.isalnum() else "no scheme"
         raise SettingsError(f"no checkpoints under a URL that starts with {shown}; use {OFFERED}")

@@ -21,6 +21,7 @@ from tidegate.store.leases import Leases
 from tidegate.store.registry import Registry, ThreadRecord
 from tidegate.store.transactions import Store
 
+_TAKEN = "exists already; choose another ID for the copy, or delete it first"
 _FINISHED = frozenset({"complete", "degraded"})
 
 
@@ -105,10 +106,12 @@ class Upkeep:
         """
         check_thread_id(to)
         await self._existing(thread_id)
+        if to == thread_id:
+            raise ThreadError(to, _TAKEN)
         async with self._leases.hold(thread_id) as lease, self._leases.hold(to) as lease_of_copy:
             record = await self._existing(thread_id)
             if await self._registry.get(to) is not None:
-                raise ThreadError(to, "exists already; choose another ID for the copy, or delete it first")
+                raise ThreadError(to, _TAKEN)
             await self._saver.acopy_thread(thread_id, to, leases=[lease, lease_of_copy])
             await self._registry.put(replace(record, thread_id=to), lease_of_copy)
 

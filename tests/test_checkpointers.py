@@ -88,7 +88,7 @@ def test_without_the_extra_a_postgresql_url_names_it(monkeypatch: pytest.MonkeyP
         ("tidegate.db", "use sqlite:///FILE, file:///FOLDER, postgresql://HOST/DATABASE or memory:"),
         ("secret", "use sqlite:///FILE"),
         ("", "use sqlite:///FILE"),
-        ("memory://secret", "use sqlite:///FILE"),
+        ("memory://secret", "take nothing after the colon; use memory:"),
         ("sqlite:tidegate.db", "three slashes are relative"),
         ("sqlite:///", "three slashes are relative"),
         ("sqlite://secret/tidegate.db", "three slashes are relative"),
@@ -332,3 +332,31 @@ async def test_a_key_is_refused_where_nothing_would_be_encrypted(postgres_url: s
     with pytest.raises(SettingsError, match="are not encrypted"):
         async with open_checkpointer(postgres_url, key=b"sixteen bytes it"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "told"),
+    [
+        ("sqlite:///t.db", {"synchronous": "FUL"}, "synchronous is FULL or NORMAL, not 'FUL'"),
+        ("memory:", {"synchronous": "NORMAL"}, "synchronous is for sqlite:///FILE alone"),
+        ("sqlite:///t.db", {"key": "0123456789abcdef"}, "given as bytes"),
+    ],
+)
+async def test_an_option_that_would_be_misunderstood_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, options: dict[str, Any], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=told):
+        async with open_checkpointer(url, **options):
+            pass
+    with pytest.raises(SettingsError, match=told), open_checkpointer_sync(url, **options):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+async def test_one_text_is_no_list_of_threads() -> None:
+    async with open_checkpointer("memory:") as saver:
+        with pytest.raises(TypeError, match=r"give a list of thread IDs, as \['22'\]"):
+            await saver.aprune("22")
+        with pytest.raises(TypeError, match="give a list of thread IDs"):
+            saver.prune("22", strategy="delete")

@@ -62,3 +62,10 @@ def test_passwords_are_neither_shown_nor_left_in_what_the_server_says() -> None:
     url = read_url("postgresql://me:a%40b@host/db?sslpassword=other")
     assert not {"a@b", "a%40b", "other"} & set(repr(url).replace("'", " ").split())
     assert url.hide("a@b or\n a%40b or other") == "(hidden) or (hidden) or (hidden)"
+
+
+def test_a_password_of_a_letter_is_hidden_and_words_with_that_letter_are_not() -> None:
+    assert (
+        read_url("postgresql://u:p@host/x").hide("accepting u:p@host on port 1")
+        == "accepting u:(hidden)@host on port 1"
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tidegate.checkpointers import open_checkpointer as open_checkpointer
+    from tidegate.checkpointers import open_checkpointer_sync as open_checkpointer_sync
     from tidegate.errors import TidegateError as TidegateError
     from tidegate.graph.pipeline import build_graph as build_graph
     from tidegate.graph.result import Event as Event
@@ -24,9 +25,20 @@ _HOMES = {
     "TidegateError": "tidegate.errors",
     "build_graph": "tidegate.graph.pipeline",
     "open_checkpointer": "tidegate.checkpointers",
+    "open_checkpointer_sync": "tidegate.checkpointers",
 }
 
-__all__ = ["Event", "Guard", "Pipeline", "Result", "Settings", "TidegateError", "build_graph", "open_checkpointer"]
+__all__ = [
+    "Event",
+    "Guard",
+    "Pipeline",
+    "Result",
+    "Settings",
+    "TidegateError",
+    "build_graph",
+    "open_checkpointer",
+    "open_checkpointer_sync",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -125,7 +125,7 @@ def circuits(options: Mapping[str, str], forced: Mapping[str, str], *, as_json: 
                 report.state.replace("_", "-") + (" (forced)" if report.forced else ""),
                 str(report.failures),
                 _time(report.opened_at),
-                f"{report.retry_in:.0f} s" if report.retry_in else "-",
+                f"{report.retry_in:.0f} s" if report.retry_in and not report.forced else "-",
                 "-" if report.forced else report.reason or "-",
             )
             for report in reports

@@ -50,6 +50,8 @@ class Codec:
         """
         self.texts = Texts()
         key = key() if callable(key) else key
+        if key is not None and not isinstance(key, bytes):
+            raise SettingsError("an encryption key is given as bytes, as b'...'")
         self._cipher = None if key is None else _cipher(key)
         self._mac_key = None if key is None else hmac.digest(key, b"tidegate: names of values", "sha256")
         self._proof = None if key is None else hmac.digest(key, b"tidegate: is this the key", "sha256")

@@ -76,7 +76,8 @@ def connect_writer(
         connection.close()
         if (trouble := _told_at_opening(path, error)) is not None:
             raise trouble from error
-        way_out = "make it writable, move it away or name another file"
+        foreign = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
+        way_out = f"{'' if foreign else 'make it writable, '}move it away or name another file"
         raise SettingsError(f"cannot use {path}: {error}; {way_out}") from error
     except BaseException:
         connection.close()

@@ -34,7 +34,8 @@ class PostgresUrl:
         """Return a text of libpq's or the server's, in which nothing can be read that is secret."""
         line = " ".join(str(text).split())
         for password in self.passwords:
-            line = line.replace(password, "(hidden)")
+            whole = r"\b" if len(password) < 4 and password.isalnum() else ""  # else all text falls to a password `p`
+            line = re.sub(f"{whole}{re.escape(password)}{whole}", "(hidden)", line)
         return line
 
 
