@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -9,6 +10,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tidegate.errors import StoreError
 
 _PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
 
@@ -29,13 +32,23 @@ def locked(folder: Path, *, exclusive: bool, create: bool = False) -> Iterator[b
     """Hold a folder's lock, against other processes and other threads of this one; blocks until it is free.
 
     Whoever dies gives the lock back. Without `create`, yields False and holds nothing where there is no such folder.
+
+    Raises:
+        StoreError: the disk is full or fails, or the folder cannot be used; also for what the block meets of that.
     """
-    descriptor = _lock(folder, exclusive=exclusive, create=create)
     try:
-        yield descriptor is not None
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        descriptor = _lock(folder, exclusive=exclusive, create=create)
+        try:
+            yield descriptor is not None
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        problem = "there is no space left on its disk" if full else "it cannot be used"
+        way_out = "free some and try again" if full else "check the disk, what is in its place, and its permissions"
+        path = os.fsdecode(error.filename or folder)
+        raise StoreError(path, f"{problem} ({error.strerror})", way_out) from error
 
 
 def _lock(folder: Path, *, exclusive: bool, create: bool) -> int | None:
@@ -46,9 +59,11 @@ def _lock(folder: Path, *, exclusive: bool, create: bool) -> int | None:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
-            if create:  # it was removed in this very moment
-                continue
-            return None
+            if not create:
+                return None
+            if folder.is_symlink() or path.is_symlink():  # to what is not there
+                raise
+            continue  # it was removed in this very moment
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             # A folder that was removed and made anew while we waited has another lock, which another may hold.
@@ -88,9 +103,13 @@ def write_whole(path: Path, data: bytes, root: Path) -> None:
     """
     unfinished = root / ".new"
     unfinished.unlink(missing_ok=True)  # not truncated: after a power cut it may be a second name of a finished file
-    with unfinished.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with unfinished.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:  # the disk is full, as it may be: what was begun takes up space
+        unfinished.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)

@@ -37,7 +37,7 @@ class JsonFileSaver(Saver):
     """A folder of threads, which several processes may use at once.
 
     What is stored is on the disk when a method returns. A file that cannot be read raises `CheckpointDamaged`, and
-    everything else can still be read.
+    everything else can still be read. Every method raises `StoreError` where the disk is full or fails.
     """
 
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
@@ -105,7 +105,7 @@ class JsonFileSaver(Saver):
         return ThreadFolder(self._threads / name_for(str(thread_id)), self.serde, str(thread_id))
 
     def _all_threads(self) -> Sequence[ThreadFolder]:
-        return [ThreadFolder(path, self.serde) for path in sorted(self._threads.glob("[!.]*"))]
+        return [ThreadFolder(path, self.serde) for path in sorted(self._threads.glob("[!.]*")) if path.is_dir()]
 
     # writing
 
@@ -325,7 +325,7 @@ def _contents(thread: ThreadFolder, config: RunnableConfig | None) -> Sequence[t
 
 def _load_if(thread: ThreadFolder, folder: Path, checkpoint_id: str, wanted: dict[str, Any]) -> CheckpointTuple | None:
     with locked(thread.path, exclusive=False) as there, _telling(thread, folder):
-        if not there or checkpoint_id not in thread.ids(folder):  # deleted since it was listed
+        if not there or not (folder / f"{checkpoint_id}.json").exists():  # deleted since it was listed
             return None
         file = thread.read(folder, checkpoint_id)
         metadata = thread.metadata(file)

@@ -41,6 +41,8 @@ from tidegate.checkpointers.json_values import decode, encode
 from tidegate.checkpointers.retention import REVISION, Kept, Links, Rule, age, ancestors, kept
 from tidegate.checkpointers.saving import Address
 
+_OURS = frozenset({".lock", ".new", "checkpoints", "subgraphs", "values"})
+
 LARGE = 8 * 1024
 """Bytes of JSON from which on a value gets a file of its own."""
 
@@ -237,8 +239,9 @@ class ThreadFolder:
         self.remove(folder, doomed)
 
     def is_empty(self) -> bool:
-        """Whether there is neither a checkpoint nor anything that a task wrote."""
-        return not any(any(folder.iterdir()) for folder in self.namespaces())
+        """Whether there is neither a checkpoint nor anything that a task wrote, nor a file of somebody else's."""
+        ours = all(path.name in _OURS for path in self.path.iterdir())
+        return ours and not any(any(folder.iterdir()) for folder in self.namespaces())
 
     def clear(self) -> None:
         """Remove everything but the lock."""

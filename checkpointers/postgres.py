@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -42,6 +43,13 @@ CONNECTIONS = 8
 
 INLINE = 1024
 """Characters of the longest string that is stored in each checkpoint; longer ones are stored once a version."""
+
+
+_NOT_IN_JSONB = re.compile("[\0\ud800-\udfff]")
+_DAMAGE = (
+    *(ValueError, TypeError, KeyError, AttributeError, RecursionError, NotImplementedError),
+    *(psycopg.errors.InvalidParameterValue, psycopg.errors.InvalidDatetimeFormat),  # in the server's own functions
+)
 
 
 @dataclass(slots=True)
@@ -241,7 +249,8 @@ class PostgresSaver(Saver, AsyncPostgresSaver):
         return await self._persistent(thread_ids)
 
     async def _aprune_thread(self, thread_id: str, rule: Rule) -> None:
-        await self._stored(lambda cursor: threads.prune(cursor, thread_id, rule))
+        with _readable({"configurable": {"thread_id": thread_id}}):
+            await self._stored(lambda cursor: threads.prune(cursor, thread_id, rule))
 
     async def _stored(
         self, work: Callable[[AsyncCursor[DictRow]], Awaitable[None]], leases: Sequence[Lease] = ()
@@ -389,7 +398,7 @@ def _leases_in(config: RunnableConfig) -> Sequence[Lease]:
 def _readable(config: RunnableConfig | None) -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except _DAMAGE as error:
         thread_id = str((config or {}).get("configurable", {}).get("thread_id"))
         problem = f"has a checkpoint that cannot be read ({type(error).__name__}); restore the database from a copy"
         raise CheckpointDamaged(thread_id, problem) from error
@@ -424,8 +433,10 @@ def _apart(checkpoint: Checkpoint, new_versions: ChannelVersions) -> tuple[Check
 
 
 def _is_no_json(value: Any) -> bool:
-    """Whether a value is too large to repeat, or comes back changed: jsonb takes no U+0000, and 1e16 for an integer."""
-    return isinstance(value, float) or (isinstance(value, str) and (len(value) > INLINE or "\0" in value))
+    """Whether a value is too large to repeat, or is none to jsonb: it takes 1e16 for an integer, and not all text."""
+    return isinstance(value, float) or (
+        isinstance(value, str) and (len(value) > INLINE or _NOT_IN_JSONB.search(value) is not None)
+    )
 
 
 async def _check(cursor: AsyncCursor[DictRow], lease: Lease) -> None:

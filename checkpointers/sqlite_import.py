@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ormsgpack
 
@@ -18,6 +18,8 @@ from tidegate.checkpointers.sqlite_rows import TaskWrites
 from tidegate.errors import SettingsError
 from tidegate.store import blobs
 from tidegate.store.codec import Codec
+
+_Read = TypeVar("_Read")
 
 _BATCH = 100
 """Checkpoints in one transaction."""
@@ -41,7 +43,7 @@ class Source:
         """Yield what to do, a transaction each; each returns how many checkpoints were new.
 
         Raises:
-            SettingsError: this is no such database, or it cannot be read.
+            SettingsError: this is no such database, it cannot be read, or is damaged.
         """
         if not Path(self._path).is_file():
             raise SettingsError(f"cannot import {self._path}: there is no such file; name a langgraph database")
@@ -62,18 +64,22 @@ class Source:
                FROM checkpoints ORDER BY thread_id, checkpoint_ns, checkpoint_id"""
         )
         while rows := checkpoints.fetchmany(_BATCH):
-            yield self._putting([self._checkpoint(*row) for row in rows])
+            yield self._putting([self._whole("checkpoint", self._checkpoint, row) for row in rows])
         writes = source.execute(
             f"""SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, {task_path}, idx, channel, type, value
                 FROM writes ORDER BY thread_id, checkpoint_ns, checkpoint_id, task_id, idx"""  # noqa: S608 - our names
         )
         while rows := writes.fetchmany(_BATCH):
-            yield self._writing(
-                [
-                    TaskWrites(Address(*row[:3]), [(row[5], row[6], self._value(row[7], row[8]))], *row[3:5])
-                    for row in rows
-                ]
-            )
+            yield self._writing([self._whole("a write on checkpoint", self._write, row) for row in rows])
+
+    def _whole(self, what: str, read: Callable[..., _Read], row: tuple[Any, ...]) -> _Read:
+        try:
+            return read(*row)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # it may hold anything
+            raise SettingsError(
+                f"cannot import {self._path}: {what} {row[2]} of thread {row[0]} is damaged; "
+                "delete it there, or restore the file from a copy"
+            ) from error
 
     def _putting(self, batch: list[tuple[sqlite_rows.Serialized, float | None]]) -> Callable[[sqlite3.Connection], int]:
         def put(connection: sqlite3.Connection) -> int:
@@ -101,6 +107,7 @@ class Source:
         data: bytes,
         metadata: bytes | str | None,
     ) -> tuple[sqlite_rows.Serialized, float | None]:
+        _check_text(thread_id, checkpoint_ns, checkpoint_id, "" if parent_id is None else parent_id)
         kind, data = self._decrypted(kind, data)
         checkpoint = _MSGPACK.loads_typed((kind, data))
         return sqlite_rows.serialize(
@@ -112,6 +119,26 @@ class Source:
             self._codec.texts,
         ), _seconds(checkpoint.get("ts"))
 
+    def _write(
+        self,
+        thread_id: str,
+        checkpoint_ns: str,
+        checkpoint_id: str,
+        task_id: str,
+        task_path: str,
+        index: int,
+        channel: str,
+        kind: str,
+        data: bytes,
+    ) -> TaskWrites:
+        _check_text(thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, channel)
+        if type(index) is not int:
+            raise TypeError
+        value = self._value(kind, data)
+        return TaskWrites(
+            Address(thread_id, checkpoint_ns, checkpoint_id), [(index, channel, value)], task_id, task_path
+        )
+
     def _value(self, kind: str, data: bytes) -> blobs.Value:
         kind, data = self._decrypted(kind, data)
         if kind == "msgpack":
@@ -119,6 +146,8 @@ class Source:
         return blobs.Value(kind, data, len(data))
 
     def _decrypted(self, kind: str, data: bytes | None) -> tuple[str, bytes]:
+        if not isinstance(data, bytes | None):
+            raise TypeError
         kind, _, cipher = kind.partition("+")
         if kind not in _KINDS:
             raise SettingsError(
@@ -147,6 +176,11 @@ class _Untyped:
 
 
 _MSGPACK = _Untyped()
+
+
+def _check_text(*values: object) -> None:
+    if not all(isinstance(value, str) for value in values):  # a column of theirs takes any type, and ours none else
+        raise TypeError
 
 
 def _seconds(timestamp: object) -> float | None:

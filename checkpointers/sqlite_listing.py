@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import get_checkpoint_id
 
-from tidegate.checkpointers.sqlite_rows import COLUMNS, Row
+from tidegate.checkpointers.sqlite_rows import COLUMNS, Row, metadata_of
 
 PAGE = 32
 """Checkpoints that are read at a time, whose values are in memory together."""
@@ -84,7 +83,7 @@ class Listing:
         if not self._wanted:
             return True
         try:
-            metadata = json.loads(row.metadata)
+            metadata = metadata_of(row)
         except ValueError:
             return True  # so that it is loaded, which tells that it is damaged
         return all(metadata.get(key) == value for key, value in self._wanted.items())

@@ -287,7 +287,7 @@ def load(
                 CheckpointTuple(
                     config=row.at.config(),
                     checkpoint=checkpoint,
-                    metadata=_metadata(row),
+                    metadata=metadata_of(row),
                     parent_config=row.at._replace(checkpoint_id=row.parent_id).config() if row.parent_id else None,
                     pending_writes=[
                         (write.task_id, write.channel, blobs.load(write.stored, fetched, codec, serde))
@@ -334,8 +334,16 @@ def _body(row: Row, codec: Codec, serde: blobs.Serializer) -> Any:
     return body
 
 
-def _metadata(row: Row) -> Any:
-    metadata = json.loads(row.metadata)
+def metadata_of(row: Row) -> Any:
+    """Return a checkpoint's metadata.
+
+    Raises:
+        ValueError: it was damaged.
+    """
+    try:
+        metadata = json.loads(row.metadata)
+    except (TypeError, RecursionError) as error:  # there is none, or brackets without end
+        raise ValueError("does not fit this version (metadata)") from error
     if not isinstance(metadata, dict):
         raise ValueError("does not fit this version (metadata)")
     return metadata
@@ -397,9 +405,11 @@ def _chain(connection: sqlite3.Connection, row: Row, channel: str) -> tuple[list
 def built_on(connection: sqlite3.Connection, row: Row, codec: Codec, serde: blobs.Serializer, path: str) -> set[int]:
     """Return the ancestors without which a checkpoint's delta channels would lose their values."""
     try:
-        counted = _metadata(row).get("counters_since_delta_snapshot")
+        counted = metadata_of(row).get("counters_since_delta_snapshot")
         if not counted:
             return set()
+        if not isinstance(counted, dict):
+            raise ValueError("does not fit this version (metadata)")
         written = _body(row, codec, serde)["channel_versions"].keys()
     except ValueError as error:
         raise damaged(row, path, error) from error

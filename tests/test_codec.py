@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zlib
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import zstandard
 
 from tidegate.errors import MissingExtra, SettingsError
-from tidegate.store.codec import MAX_BYTES, Codec
+from tidegate.settings import Settings
+from tidegate.store.codec import KEY_VARIABLE, MAX_BYTES, Codec, key_from_environment
 from tidegate.store.opening import store_at
 
 KEY = b"0123456789abcdef"
@@ -58,6 +60,20 @@ def test_what_was_damaged_is_refused(stored: bytes, problem: str) -> None:
 def test_what_is_for_another_key_is_refused(written: bytes | None, read: bytes | None, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         Codec(read).unpack(Codec(written).pack(LONG))
+
+
+def test_what_would_not_be_unpacked_again_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.store.codec.MAX_BYTES", 10_004)
+    assert len(Codec().unpack(Codec().pack(bytes(10_000)))) == 10_000
+    with pytest.raises(ValueError, match="a value of 10001 bytes cannot be stored; 10000 is the most"):
+        Codec().pack(bytes(10_001))
+
+
+def test_a_key_may_be_bytes_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = b"\xff\xfe" + KEY[2:]
+    monkeypatch.setenv(KEY_VARIABLE, os.fsdecode(key))
+    assert key_from_environment() == key
+    assert Settings().key == key
 
 
 def test_the_extra_that_a_key_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

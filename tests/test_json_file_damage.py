@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import at, checkpoint, file_of, get, ids, put, values
+from tests.checkpoints import at, checkpoint, file_of, get, ids, place, put, values
 from tidegate.checkpointers.durable import name_for
 from tidegate.checkpointers.json_file import JsonFileSaver
 from tidegate.checkpointers.json_thread import LARGE
-from tidegate.errors import CheckpointDamaged
+from tidegate.errors import CheckpointDamaged, StoreError
 
 
 @pytest.fixture
@@ -149,3 +150,40 @@ def test_a_folder_copied_by_hand_is_not_taken_for_another_thread(saver: JsonFile
     (tmp_path / "threads" / "t").rename(tmp_path / "threads" / name_for("Another"))
     with pytest.raises(CheckpointDamaged, match=r"thread 'Another' is damaged: .* it was copied or renamed"):
         saver.get_tuple(at("Another"))
+
+
+def test_a_link_that_leads_nowhere_is_told(saver: JsonFileSaver, tmp_path: Path) -> None:
+    put(saver, "locked", n=1)
+    (tmp_path / "threads" / "locked" / ".lock").unlink()
+    (tmp_path / "threads" / "locked" / ".lock").symlink_to(tmp_path / "gone" / "lock")
+    (tmp_path / "threads" / "moved").symlink_to(tmp_path / "gone")
+    for thread_id in ("locked", "moved"):
+        with pytest.raises(StoreError, match=r"threads/\w+/\.lock: it cannot be used \(No such file"):
+            saver.put(at(thread_id), checkpoint(n=2), {}, {})
+
+
+def test_a_full_disk_is_told_and_what_was_begun_takes_none_of_it(saver: JsonFileSaver, tmp_path: Path) -> None:
+    put(saver, n=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StoreError, match=r"threads/t: there is no space left .*; free some and try again"):
+            put(saver, n="x" * 1_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "threads" / "t" / ".new").exists()
+    assert values(saver) == {"n": 1}
+
+
+def test_files_and_folders_of_somebody_else_among_the_threads_are_left_alone(
+    saver: JsonFileSaver, tmp_path: Path
+) -> None:
+    put(saver, n=1)
+    (tmp_path / "threads" / "README").write_text("what is in here")
+    (tmp_path / "threads" / "old").mkdir()
+    (tmp_path / "threads" / "old" / "notes.txt").write_text("notes")
+    assert [place(each.config)["thread_id"] for each in saver.list(None)] == ["t"]
+    saver.keep_last(1)
+    saver.delete_for_runs(["1"])
+    assert (tmp_path / "threads" / "README").exists()
+    assert (tmp_path / "threads" / "old" / "notes.txt").exists()

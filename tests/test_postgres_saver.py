@@ -28,7 +28,15 @@ from tests.checkpoints import at, checkpoint, place
 from tests.servers.postgres import serving
 from tidegate.checkpointers import open_checkpointer
 from tidegate.checkpointers.postgres import INLINE, PostgresSaver
-from tidegate.errors import CheckpointDamaged, LeaseLost, SettingsError, StoreUnavailable, ThreadError, WrongThread
+from tidegate.errors import (
+    CheckpointDamaged,
+    LeaseLost,
+    SettingsError,
+    StoreError,
+    StoreUnavailable,
+    ThreadError,
+    WrongThread,
+)
 from tidegate.state import LEASE
 from tidegate.store import postgres_server
 from tidegate.store.postgres_url import read_url
@@ -97,6 +105,11 @@ async def test_a_bare_value_comes_back_as_it_was(value: Any, saver: PostgresSave
     assert (type(found), repr(found)) == (type(value), repr(value))
 
 
+async def test_half_a_character_is_replaced_as_langgraphs_serializer_does(saver: PostgresSaver) -> None:
+    await put(saver, value="a\ud800b")
+    assert (await get(saver)).checkpoint["channel_values"]["value"] == "a?b"
+
+
 async def test_not_a_number_comes_back_too(saver: PostgresSaver) -> None:
     await put(saver, value=math.nan)
     assert math.isnan((await get(saver)).checkpoint["channel_values"]["value"])
@@ -131,6 +144,24 @@ async def test_a_mark_of_a_task_is_replaced_though_it_comes_with_a_write_that_st
     await saver.aput_writes(stored, [("value", 2), ("__resume__", "second")], "task")
     found = {channel: value for _, channel, value in (await get(saver)).pending_writes or []}
     assert found == {"value": 1, "__resume__": "second"}
+
+
+async def test_a_thread_id_that_fits_no_index_is_told_and_not_taken_for_a_server_that_is_away(
+    saver: PostgresSaver,
+) -> None:
+    long = "".join(map(chr, range(0x4E00, 0x9000)))  # repeats would be compressed
+    with pytest.raises(StoreError, match=r"the server refuses .*; choose shorter names"):
+        await saver.aput(at(long), checkpoint(), {}, {})
+
+
+@pytest.mark.parametrize("damage", ['{"ts": "some day"}', '{"channel_versions": 1}'])
+async def test_pruning_tells_damage_and_removes_nothing(damage: str, saver: PostgresSaver) -> None:
+    for version in (1, 2):
+        await put(saver, version, value=["x"])
+    await rows(saver, "UPDATE checkpoints SET checkpoint = checkpoint || %s::jsonb", damage)
+    with pytest.raises(CheckpointDamaged, match="thread 't' has a checkpoint that cannot be read"):
+        await saver.aprune(["t"])
+    assert await count(saver, "checkpoints") == 2
 
 
 async def test_a_put_that_fails_leaves_nothing(saver: PostgresSaver) -> None:

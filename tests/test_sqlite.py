@@ -154,9 +154,9 @@ def test_a_damaged_history_of_a_delta_channel_is_told(saver: SqliteSaver, file: 
         saver.get_delta_channel_history(config=at("a"), channels=["log"])
 
 
-@pytest.mark.parametrize("metadata", ["no JSON", "[]"])
+@pytest.mark.parametrize("metadata", ["no JSON", "[]", None, '{"counters_since_delta_snapshot": [[1]]}'])
 def test_pruning_passes_over_a_thread_with_a_damaged_checkpoint_and_then_names_it(
-    saver: SqliteSaver, file: Path, metadata: str
+    saver: SqliteSaver, file: Path, metadata: str | None
 ) -> None:
     for number in range(3):
         put(saver, "a", n=number)
@@ -251,6 +251,9 @@ def test_a_copy_with_an_allowlist_shares_the_file(saver: SqliteSaver) -> None:
         ("UPDATE channel_values SET kind = 'pickle'", "of the kind 'pickle', which is never stored"),
         ("UPDATE checkpoints SET body = zeroblob(9)", "is damaged"),
         ("UPDATE checkpoints SET metadata = '[]'", "does not fit this version"),
+        ("UPDATE checkpoints SET metadata = NULL", "does not fit this version"),
+        (f"UPDATE checkpoints SET metadata = '{'[' * 100_000}'", "does not fit this version"),  # noqa: S608
+        ("UPDATE checkpoints SET metadata = CAST(x'ff' AS TEXT)", "text in it is not UTF-8"),
         ("UPDATE checkpoints SET checkpoint_id = checkpoint_id || 'x'", "does not fit this version"),
         ("INSERT INTO blob_parts SELECT id, 'none', id FROM blobs", "holds a value whose parts do not fit it"),
         (f"UPDATE channel_values SET value = x'{BROKEN}' WHERE value NOTNULL", "cannot be loaded"),  # noqa: S608
@@ -389,6 +392,38 @@ async def test_a_thread_that_was_taken_over_goes_on_in_versions_of_its_own_kind(
     first = official.get_next_version(None, None)
     second = saver.get_next_version(first, None)
     assert first < second < official.get_next_version(second, None)
+
+
+@pytest.mark.parametrize(
+    ("statement", "where"),
+    [
+        ("UPDATE checkpoints SET checkpoint = substr(checkpoint, 1, 20)", "checkpoint ID of thread a"),
+        ("UPDATE checkpoints SET checkpoint = NULL", "checkpoint ID of thread a"),
+        ("UPDATE checkpoints SET checkpoint = x'90'", "checkpoint ID of thread a"),
+        ("UPDATE checkpoints SET type = NULL", "checkpoint ID of thread a"),
+        ("UPDATE checkpoints SET metadata = '[1]'", "checkpoint ID of thread a"),
+        ("UPDATE checkpoints SET metadata = '{'", "checkpoint ID of thread a"),
+        ("UPDATE checkpoints SET parent_checkpoint_id = x'ff'", "checkpoint ID of thread a"),
+        ("UPDATE writes SET value = x'92'", "a write on checkpoint ID of thread a"),
+        ("UPDATE writes SET value = 'text'", "a write on checkpoint ID of thread a"),
+        ("UPDATE writes SET type = 'bytes', value = 'text'", "a write on checkpoint ID of thread a"),
+        ("UPDATE writes SET idx = 'one'", "a write on checkpoint ID of thread a"),
+        ("UPDATE writes SET channel = x'ff'", "a write on checkpoint ID of thread a"),
+    ],
+)
+async def test_damage_to_an_official_database_is_told_by_its_place(
+    official: AsyncSqliteSaver, saver: SqliteSaver, tmp_path: Path, statement: str, where: str
+) -> None:
+    made = checkpoint(n=1)
+    stored = await official.aput(at("a"), made, {}, {})
+    await official.aput_writes(stored, [("n", {"a": 1})], "task")
+    await official.conn.execute(statement)
+    await official.conn.commit()
+    told = (
+        rf"official\.db: {where.replace('ID', made['id'])} is damaged; delete it there, or restore the file from a copy"
+    )
+    with pytest.raises(SettingsError, match=told):
+        await saver.aimport_from(tmp_path / "official.db")
 
 
 def test_what_is_no_official_database_is_not_imported(saver: SqliteSaver, tmp_path: Path) -> None:

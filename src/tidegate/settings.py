@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     @property
     def key(self) -> bytes | None:
         """The encryption key as the store takes it, None without one."""
-        return None if self.encryption_key is None else self.encryption_key.get_secret_value().encode()
+        return None if self.encryption_key is None else os.fsencode(self.encryption_key.get_secret_value())
 
     @classmethod
     def settings_customise_sources(

@@ -70,7 +70,15 @@ class Codec:
         return made.digest()
 
     def pack(self, data: bytes) -> bytes:
-        """Return what to store."""
+        """Return what to store.
+
+        Raises:
+            ValueError: it is larger than what is unpacked again.
+        """
+        if len(data) + _CHECKSUM_BYTES > MAX_BYTES:
+            raise ValueError(
+                f"a value of {len(data)} bytes cannot be stored; {MAX_BYTES - _CHECKSUM_BYTES} is the most"
+            )
         how, packed = 0, zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big") + data
         if len(data) >= COMPRESS_FROM:
             compressed = self._compressor().compress(packed)
@@ -156,7 +164,7 @@ class Codec:
 
 def key_from_environment() -> bytes | None:
     """Return the key that the variable holds, None without one."""
-    return os.environ.get(KEY_VARIABLE, "").encode() or None
+    return os.fsencode(os.environ.get(KEY_VARIABLE, "")) or None  # bytes that are no text too
 
 
 def _holds_anything(connection: sqlite3.Connection) -> bool:

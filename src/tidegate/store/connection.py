@@ -29,6 +29,7 @@ _CODES = {
     sqlite3.SQLITE_IOERR: ("its disk failed, or has no space left", "check the disk and try again"),
 }
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NO_TEXT = "Could not decode to UTF-8"
 
 
 def connect(path: str, clock: Clock) -> sqlite3.Connection:
@@ -90,6 +91,8 @@ def told(path: str, error: sqlite3.Error) -> StoreError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _DAMAGED:
         return StoreDamaged(path, f"it is damaged ({error})", "restore it from a copy")
+    if str(error).startswith(_NO_TEXT):  # Python's own, without a code; it quotes what is stored
+        return StoreDamaged(path, "it is damaged (text in it is not UTF-8)", "restore it from a copy")
     if code not in _CODES:
         return None
     problem, way_out = _CODES[code]

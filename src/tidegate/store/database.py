@@ -369,8 +369,9 @@ def _runs(group: list[_Operation]) -> Iterator[list[_Operation]]:
 
 def _attempt_run(connection: sqlite3.Connection, run: list[_Operation], *, alone: bool) -> list[_Told]:
     """Do what is done together; if it fails, do each alone."""
-    told: list[_Told] = [(each, None, None) for each in run if each.future.cancelled()]  # who may wait to hear of it
-    run = [each for each in run if not each.future.cancelled()]
+    asked = [(each, each.future.cancelled()) for each in run]  # once: it may be cancelled at any moment
+    told: list[_Told] = [(each, None, None) for each, cancelled in asked if cancelled]  # who may wait to hear of it
+    run = [each for each, cancelled in asked if not cancelled]
     if len(run) > 1:
         work: Any = run[0].work
         _, error = _attempt(connection, lambda c: work(c, [each.item for each in run]), alone=False)

@@ -79,13 +79,16 @@ def passes(error: psycopg.Error) -> bool:
 
 def told(url: PostgresUrl, error: psycopg.Error) -> StoreUnavailable | StoreError:
     """Return what an error of psycopg's means to the database's owner."""
-    if passes(error) or isinstance(error, psycopg.OperationalError):
+    too_long = isinstance(error, psycopg.errors.ProgramLimitExceeded)  # a name of 10 kB fits no index
+    if passes(error) or (isinstance(error, psycopg.OperationalError) and not too_long):
         return StoreUnavailable(
             f"{url.shown} cannot be used: {url.hide(error)}; resume the thread once the server is back"
         )
     problem = error.diag.message_primary or type(error).__name__  # without the details, which may quote a document
     if error.sqlstate in _DAMAGED:
         return StoreDamaged(url.shown, f"it is damaged ({problem})", "restore it from a copy")
+    if too_long:
+        return StoreError(url.shown, f"the server refuses ({problem})", "choose shorter names")
     way_out = f"check that the schema {url.schema} is whole and that this role may use it"
     return StoreError(url.shown, f"the server refuses ({problem})", way_out)
 
