@@ -25,7 +25,7 @@ _COLOURS: Final = {
     "complete": "green",
     "half_open": "yellow",
     "degraded": "yellow",
-    "is down": "red",
+    "down": "red",
     "open": "red",
 }
 _REDRAWN = 8.0  # times a second
@@ -47,7 +47,7 @@ class Board:
     """What the table shows now. `probe_at` is the monotonic time at which an open circuit lets a probe through."""
 
     rows: list[Row]
-    service: Literal["answers", "is down"] = "answers"
+    service: Literal["answers", "down"] = "answers"
     circuit: CircuitState = "closed"
     probe_at: float = 0.0
     requests: int = 0

@@ -84,7 +84,8 @@ class Story:
             settings = _Fixed(checkpoints=f"sqlite:///{folder}/tidegate.db", recogniser="rules", enrichment=look_ups)
             async with wire(settings) as wired, open_checkpointer(settings.checkpoints, store=wired.store) as saver:
                 await wired.store.open()
-                wired.breakers[0].listeners.append(self._changed)
+                for breaker in wired.breakers:
+                    breaker.listeners.append(self._changed)
                 await self._act(Pipeline(wired, saver, settings))
 
     async def _act(self, pipeline: Pipeline) -> None:
@@ -107,7 +108,7 @@ class Story:
 
     async def _heal(self, pipeline: Pipeline) -> None:
         missing = sum((row.names or 0) - row.found for row in self._rows.values())
-        self._wanted.update({"up": self._paid.total(), "down": missing, "back": missing})
+        self._wanted.update({"up": self._answers["up"], "down": missing, "back": missing})
         self._line("backfill", "watches, to ask for what is missing when the circuit lets it")
         async with aclosing(pipeline.backfill(watch=True)) as threads:
             async for healed in threads:
@@ -178,7 +179,7 @@ class Story:
 
     def _begin(self, phase: _Phase) -> None:
         self._phase = phase
-        self._board.service = "is down" if phase == "down" else "answers"
+        self._board.service = "down" if phase == "down" else "answers"
         self._say(f"\n{_HEADINGS[phase]}")
 
     def _say(self, line: str) -> None:
