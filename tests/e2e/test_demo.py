@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,8 +60,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if name not in ("CI", "NO_COLOR")},
         "TERM": "xterm-256color",
         "TMPDIR": str(tmp_path / "temporary"),
-        "TIDEGATE_ENRICHMENT__URL": nowhere,
-        "TIDEGATE_ENRICHMENT__ATTEMPTS": "1",
+        "TIDEGATE_MAX_DOCUMENT_BYTES": "1",
         "HTTP_PROXY": nowhere,
         "http_proxy": nowhere,
     }
@@ -96,7 +96,7 @@ def test_on_a_terminal_a_table_is_drawn_anew_until_it_is_interrupted(tmp_path: P
         while b"circuit: \x1b[31mopen\x1b[0m, probe in 3 s" not in seen:
             seen += os.read(ours, 65536)
         assert len(list((tmp_path / "temporary").iterdir())) == 1
-        demo.send_signal(2)
+        demo.send_signal(signal.SIGINT)
         while part := _read(ours):
             seen += part
         assert demo.wait(20) == 130
