@@ -193,6 +193,13 @@ async def test_giving_a_permit_back_needs_no_event_loop(breaker: Breaker, clock:
     assert (await breaker.report()).admits
 
 
+async def test_a_listener_may_come_later(clock: ManualClock, changes: list[CircuitChange]) -> None:
+    breaker = Breaker("api", MemoryCircuits(clock), clock=clock)
+    breaker.listeners.append(changes.append)
+    await fail(breaker, 3)
+    assert [change.to for change in changes] == ["open"]
+
+
 async def test_a_listener_that_fails_is_logged_and_costs_nothing(
     clock: ManualClock, changes: list[CircuitChange], caplog: pytest.LogCaptureFixture
 ) -> None:

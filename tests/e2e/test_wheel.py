@@ -96,6 +96,10 @@ def test_the_command_runs_outside_of_the_checkout(installed: Path, tmp_path: Pat
     assert title in told
 
 
+def test_the_demo_runs_without_the_checkout_and_without_extras(installed: Path, tmp_path: Path) -> None:
+    assert "20 answers, none of them paid for twice" in execute(installed / "tidegate", "demo", cwd=tmp_path)
+
+
 FLAT_PROJECT = {
     "nodes.py": """
 def headline(state):

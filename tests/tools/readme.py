@@ -72,7 +72,6 @@ def outage(folder: Path, *, reset_timeout: float) -> dict[str, str]:
             raise AssertionError(f"{len(server.requests)} requests, not 3")
         thread = re.search(r"^thread +(\S+)", first, re.MULTILINE)
         assert thread is not None
-        still = tidegate("resume", thread[1], folder=folder)
         tidegate("run", OTHER_SAMPLE, folder=folder)
         server.up()
         time.sleep(reset_timeout)
@@ -81,10 +80,20 @@ def outage(folder: Path, *, reset_timeout: float) -> dict[str, str]:
     command = f"tidegate resume {thread[1]}"
     return {
         "outage": console(f"tidegate run {SAMPLE}", shortened(first)),
-        "still-down": console(command, shortened(still)),
         "healed": console(command, shortened(healed)),
         "backfilled": console("tidegate backfill", backfilled),
     }
+
+
+def demo(printed: str) -> dict[str, str]:
+    """Leave out how documents go through a service that answers."""
+    introduction, _, outage = printed.partition("\n\n1. ")
+    return {"demo": console("tidegate demo", f"{introduction}\n\n…\n\n{outage.partition(chr(10) * 2)[2].rstrip()}")}
+
+
+def without_seconds(text: str) -> str:
+    """Return the text less its times, which differ from run to run."""
+    return re.sub(r" *\d+(?:\.\d)? s\b", " N s", text)
 
 
 def shortened(printed: str) -> str:
@@ -109,6 +118,7 @@ def main() -> None:
     """Rewrite README.md."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         blocks = run(Path(one)) | graph(Path(one)) | settings() | outage(Path(other), reset_timeout=30.0)
+        blocks |= demo(tidegate("demo", folder=Path(one)))
     README.write_text(written_into(README.read_text(), blocks))
 
 

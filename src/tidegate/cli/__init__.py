@@ -278,6 +278,18 @@ def settings(checkpoints: Checkpoints = None, model: Model = None, as_json: AsJs
     inspection.settings(_options_given(checkpoints=checkpoints, model=model), as_json=as_json)
 
 
+@app.command()
+def demo() -> None:
+    """Watch an outage, from beginning to end, in 20 seconds.
+
+    Six short documents go through it, and the service that fails is the demo's own: it takes no network and no key,
+    reads no settings, and leaves nothing behind.
+    """
+    from tidegate.cli import outage
+
+    outage.demo()
+
+
 def _options_given(**options: str | None) -> dict[str, str]:
     return {name: value for name, value in options.items() if value is not None}
 

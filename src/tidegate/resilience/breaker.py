@@ -116,7 +116,8 @@ class Breaker:
         """Guard the service `name`. `probe_timeout` must be longer than a request may take.
 
         Without a `window` a success writes nothing to the store; with one, every call does.
-        Listeners are called on the event loop, after a change, by the breaker that made it; they must not block.
+        `listeners`, to which more may be added, are called on the event loop, after a change, by the breaker that made
+        it; they must not block.
         """
         self.name = name
         self.probe_timeout = probe_timeout
@@ -125,7 +126,7 @@ class Breaker:
         self._reset_timeout = reset_timeout
         self._window = window
         self._clock = clock or SystemClock()
-        self._listeners = tuple(listeners)
+        self.listeners = list(listeners)
         self._local = MemoryCircuits(self._clock)
         self._forced: Forced | None = None
         self._local_until = self._warned_until = self._clock.monotonic()
@@ -249,7 +250,7 @@ class Breaker:
 
     def _tell(self, from_: CircuitState, to: CircuitState, reason: str | None) -> None:
         change = CircuitChange(self.name, from_, to, reason)
-        for listener in self._listeners:
+        for listener in self.listeners:
             try:
                 listener(change)
             except Exception:  # noqa: BLE001 - a listener that fails must not cost the caller its permit
