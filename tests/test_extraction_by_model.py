@@ -16,14 +16,14 @@ from tests.worlds import NamesByCapital
 from tidegate import Pipeline, Settings
 from tidegate.errors import CircuitOpen, NotFound, SettingsError
 from tidegate.graph.result import Result
-from tidegate.resilience.faults import Behaviour, FaultyChat
+from tidegate.resilience.faults import FAULTS, Behaviour, FaultyChat
 from tidegate.resilience.faults.chat import Prompt
 from tidegate.resilience.guard import Answer
 from tidegate.state import JSON, Entity
 from tidegate.testing import ManualClock
 
 PLACES = ["Balan", "Bemor", "Cirith", "Dosund", "Fuwick"]
-FILLER = "it rained and it went on for the whole day. " * 15
+FILLER = "it rained and it went on for the whole day. " * 12
 TEXT = "\n\n".join(f"In {name} it rained. {FILLER}" for name in PLACES)
 """Of which each paragraph is a part of its own."""
 
@@ -38,11 +38,11 @@ def says(prompt: str) -> str:
 class Weather:
     """The model's weather: `recogniser` is what becomes of questions for names, from the one numbered `after` on."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self.recogniser: Behaviour = 200
         self.after = 0
         self.names: list[str] = []
-        self.model = FaultyChat(self._meet, says=says)
+        self.model = FaultyChat(self._meet, says=says, clock=clock)
 
     def _meet(self, prompt: Prompt) -> Behaviour:
         if "You list the names" not in prompt.text:
@@ -99,7 +99,7 @@ async def opened(
         checkpoints=checkpoints,
         recogniser=recogniser,
         extraction=section,  # type: ignore[arg-type]
-        summary={"chunk_tokens": 200},  # type: ignore[arg-type]
+        summary={"chunk_tokens": 200, "concurrency": 2},  # type: ignore[arg-type]
     )
     async with Pipeline.open(settings, model=weather.model, enricher=facts, clock=clock) as pipeline:
         yield Tidegate(pipeline, weather, facts, clock)
@@ -111,8 +111,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def weather() -> Weather:
-    return Weather()
+def weather(clock: ManualClock) -> Weather:
+    return Weather(clock)
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +152,14 @@ async def test_the_model_names_the_entities(weather: Weather, clock: ManualClock
         assert (await tidegate.history())[:4] == ["__start__", "ingest", "gate_extraction", "extract"]
 
 
-@pytest.mark.parametrize("after", [0, 2, 4], ids=["at the first call", "in the middle", "at the last call"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(0, id="at the first call"),
+        pytest.param(2, id="in the middle"),
+        pytest.param(4, id="at the last call", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("policy", ["degrade", "wait", "fail"])
 async def test_an_outage_goes_by_the_policy_and_is_healed_by_resuming(
     weather: Weather, clock: ManualClock, policy: str, after: int
@@ -262,6 +269,25 @@ async def test_what_the_model_declines_is_left_to_the_local_recogniser_for_good(
         result = await tidegate.run()
         assert lacks(result) == [("extraction", "recogniser", False)]
         assert (texts(result), len(weather.names)) == ({"In", "Balan", "Bemor"}, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+async def test_whatever_fault_the_model_has_the_run_ends_and_what_it_lacks_is_healed(
+    weather: Weather, clock: ManualClock, fault: Behaviour
+) -> None:
+    weather.fails(fault, after=1)
+    async with opened(weather, clock, attempt_timeout=0.5, budget=60.0, concurrency=2) as tidegate:
+        result = await in_time(tidegate.run())
+        assert result.status == ("degraded" if result.missing else "complete")
+        assert weather.model.course.most_at_once <= 2
+        weather.is_well()
+        clock.advance(31.0)
+        healed = await in_time(tidegate.pipeline.resume("t"))
+        if fault in (400, "redirect loop", "redirect away"):  # what no repetition mends
+            assert lacks(healed) == [("extraction", "recogniser", False)]
+        else:
+            assert is_whole(tidegate, healed)
 
 
 async def test_a_crash_costs_the_call_in_flight_and_no_other(

@@ -66,9 +66,9 @@ def visited(supersteps: Iterable[Collection[str]], graph: Graph) -> Path:
 def chart(graph: Graph, path: Path | None) -> Chart:
     """Return the chart of a compiled graph's `get_graph()`, with the path marked if there is one.
 
-    Steps that nothing leads to are left out: there for threads that wait for them, under a former name or as an option.
+    Steps that nothing leads to are left out, where there is a start: they are kept for threads that wait for them.
     """
-    led_to = {START, *(edge.target for edge in graph.edges)}
+    led_to = {START, *(edge.target for edge in graph.edges)} if START in graph.nodes else set(graph.nodes)
     nodes = {id_: node for id_, node in graph.nodes.items() if id_ in led_to}
     places = {id_: place for place, id_ in enumerate(nodes)}
     taken = path or Path()

@@ -154,11 +154,11 @@ def _names(prose: Iterable[Passage], claims: Mapping[int, Sequence[Claim]]) -> l
                 if _stands_alone(passage.text, *match.span()):
                     types[claim.text][claim.type] += 1
                     spans[claim.text].add((passage.start + match.start(), passage.start + match.end()))
-    decided = {text: votes.most_common(1)[0][0] for text, votes in types.items()}
-    return [
-        Name(text, type_, frozenset(spans[text]), unproven=type_ == "ORG", inverted=False)
-        for text, type_ in decided.items()
-    ]
+    names: list[Name] = []
+    for text, votes in types.items():
+        type_ = max(votes, key=votes.__getitem__)
+        names.append(Name(text, type_, frozenset(spans[text]), unproven=type_ == "ORG", inverted=False))
+    return names
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
