@@ -142,7 +142,7 @@ class Executions:
             next_at = None if pause is None else self._services.clock.now() + pause
             # Raises LeaseLost in its place if that is why: what becomes of the thread is the other process's to record.
             failed = replace(record, status="failed", error=_told(error), next_at=next_at)
-            await self._registry.put(replace(failed, enrichment_at=None, summary_at=None), lease)
+            await self._registry.put(replace(failed, extraction_at=None, enrichment_at=None, summary_at=None), lease)
             raise
         await self._registry.put(self._summed_up(record, result, values), lease)
         return result
@@ -163,7 +163,8 @@ class Executions:
             if (
                 snapshot is not None and not snapshot.next and not snapshot.tasks
             ):  # backfill: the gates run what is missing
-                await self._graph.aupdate_state(config, {}, as_node="extract")
+                lacks_names = snapshot.values.get("extraction_failure") is not None
+                await self._graph.aupdate_state(config, {}, as_node="ingest" if lacks_names else "extract")
             await self._drive(start, config, emit, tokens)
             after = await self._snapshot(thread_id)
             if after is None:
@@ -297,6 +298,7 @@ class Executions:
             revision=result.revision,
             retryable_missing=sum(item.retryable for item in result.missing),
             next_at=None if result.retry_in is None else now + result.retry_in,
+            extraction_at=asks.get("extraction"),
             enrichment_at=asks.get("enrichment"),
             summary_at=asks.get("summary"),
         )
@@ -338,9 +340,9 @@ def _reason(snapshot: StateSnapshot, older: StateSnapshot | None) -> str:
     return str(snapshot.values.get("routes", {}).get(gates[0], {}).get("reason", "")) if gates else ""
 
 
-def _standing(record: ThreadRecord) -> tuple[ThreadStatus, bool, bool]:
+def _standing(record: ThreadRecord) -> tuple[ThreadStatus, bool, bool, bool]:
     """Return what a sweep chooses threads by."""
-    return record.status, record.enrichment_at is None, record.summary_at is None
+    return record.status, record.extraction_at is None, record.enrichment_at is None, record.summary_at is None
 
 
 def _pause_after(error: Exception) -> float | None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tidegate.graph.result import Result
-from tidegate.state import State, SummaryFailure
+from tidegate.state import ModelFailure, State
 from tidegate.store.registry import Service
 
 _FIRST_PAUSE = 60.0
+_AWAITED: Mapping[str, Service] = {
+    "await_recogniser": "extraction",
+    "await_enrichment": "enrichment",
+    "await_model": "summary",
+}
 _GROWTH = 4.0  # 1, 4, 16 and 64 minutes: the five visits that an item is given span an hour and a half
 
 
 def lacked(result: Result) -> set[Service]:
     """Return the services of which a thread lacks something that can be had, or the one whose circuit it waits for."""
     if result.status == "waiting":
-        return {"summary" if "await_model" in result.next else "enrichment"}
+        return {service for step, service in _AWAITED.items() if step in result.next}
     return {item.what for item in result.missing if item.retryable} if result.status == "degraded" else set()
 
 
@@ -36,6 +43,6 @@ def _asked_from(service: Service, result: Result, values: State, now: float) -> 
         visits = min(record.visits for record in lacking)
         paused = max(record.retry_at or 0.0 for record in result.enrichments.values())
     else:
-        failure = SummaryFailure.load(values.get("summary_failure"))
+        failure = ModelFailure.load(values.get("extraction_failure" if service == "extraction" else "summary_failure"))
         deferred, visits, paused = failure.deferred, failure.visits, failure.retry_at or 0.0
     return max(now, paused) if deferred or paused > now else now + _FIRST_PAUSE * _GROWTH ** max(visits - 1, 0)

@@ -14,9 +14,13 @@ from langgraph.graph.state import CompiledStateGraph
 from tidegate.graph.compatibility import register_aliases
 from tidegate.graph.routing import (
     ENRICHMENT_ROUTES,
+    EXTRACTED_ROUTES,
+    EXTRACTION_ROUTES,
     SUMMARIZED_ROUTES,
     SUMMARY_ROUTES,
     enrichment_route,
+    extracted_route,
+    extraction_route,
     summarized_route,
     summary_route,
 )
@@ -24,15 +28,19 @@ from tidegate.graph.services import Services
 from tidegate.nodes.conclude import conclude_step
 from tidegate.nodes.enrich import Work, enrich_step
 from tidegate.nodes.extract import extract_step
+from tidegate.nodes.extraction_gate import extraction_gate
 from tidegate.nodes.gate import Limits, await_circuit, enrichment_gate, summary_gate
 from tidegate.nodes.ingest import ingest_step
-from tidegate.nodes.summarize import summarize_step
+from tidegate.nodes.summarize import Step, summarize_step
 from tidegate.settings import Settings
 from tidegate.state import Input, Output, State
 from tidegate.telemetry.spans import traced
 
 ALIASES: Mapping[str, str] = {}
 """Steps that were renamed, former name to present one: threads may wait for them under the former."""
+
+_EXTRACTION_BY_MODEL = ("gate_extraction", "await_recogniser", "extract_locally")
+"""Steps that there are only while a model names the entities. Threads that wait for them go on without it, too."""
 
 _OPENING = Lock()
 
@@ -47,7 +55,7 @@ def build_graph(services: Services, settings: Settings) -> StateGraph[State, Non
     summary = Limits(settings.summary.when_open, settings.max_rounds, settings.max_visits)
     steps = {
         "ingest": ingest_step(services.documents, services.convert),
-        "extract": extract_step(services.recogniser),
+        **_extraction(services, settings),
         "gate_enrichment": enrichment_gate(services.enricher, services.enrichment_circuit, enrichment, clock),
         "await_enrichment": await_circuit(services.enrichment_circuit, settings.enrichment.when_open),
         "gate_summary": summary_gate(services.model, services.extractive, services.model_circuit, summary, clock),
@@ -65,8 +73,15 @@ def build_graph(services: Services, settings: Settings) -> StateGraph[State, Non
     graph.add_node("enrich", enrich, input_schema=Work)
 
     graph.add_edge(START, "ingest")
-    graph.add_edge("ingest", "extract")
-    graph.add_edge("extract", "gate_enrichment")
+    if services.model_recogniser is None:
+        graph.add_edge("ingest", "extract")
+        graph.add_edge("extract", "gate_enrichment")
+    else:
+        graph.add_edge("ingest", "gate_extraction")
+        graph.add_conditional_edges("gate_extraction", extraction_route, EXTRACTION_ROUTES)
+        graph.add_edge("await_recogniser", "gate_extraction")
+        graph.add_conditional_edges("extract", extracted_route, EXTRACTED_ROUTES)
+        graph.add_edge("extract_locally", "gate_enrichment")
     graph.add_conditional_edges("gate_enrichment", enrichment_route(settings.enrichment.batch_size), ENRICHMENT_ROUTES)
     graph.add_edge("enrich", "gate_enrichment")  # the join: the gate decides again
     graph.add_edge("await_enrichment", "gate_enrichment")
@@ -76,7 +91,22 @@ def build_graph(services: Services, settings: Settings) -> StateGraph[State, Non
     graph.add_edge("await_model", "gate_summary")
     graph.add_edge("conclude", END)
     register_aliases(graph, ALIASES)
+    if services.model_recogniser is None:
+        register_aliases(graph, dict.fromkeys(_EXTRACTION_BY_MODEL, "extract"))
     return graph
+
+
+def _extraction(services: Services, settings: Settings) -> dict[str, Step]:
+    model, circuit, clock = services.model_recogniser, services.recogniser_circuit, services.clock
+    if model is None:
+        return {"extract": extract_step(services.recogniser, clock)}
+    limits = Limits(settings.extraction.when_open, settings.max_rounds, settings.max_visits)
+    return {
+        "gate_extraction": extraction_gate(model, circuit, limits, clock),
+        "await_recogniser": await_circuit(circuit, settings.extraction.when_open),
+        "extract": extract_step(model, clock),
+        "extract_locally": extract_step(services.recogniser, clock, stands_in=True),
+    }
 
 
 async def graph() -> CompiledStateGraph[State, None, Input, Output]:

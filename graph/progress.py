@@ -42,7 +42,7 @@ def _counts(update: Mapping[str, Any]) -> dict[str, Any]:
         counts |= Counter(record["status"] for record in update["enrichments"].values())
     for gate, route in (update.get("routes") or {}).items():
         counts |= {"gate": gate, "to": route["to"], "reason": route["reason"], "retry_in": route["retry_in"]}
-    if failure := update.get("summary_failure"):
+    if failure := update.get("summary_failure") or update.get("extraction_failure"):
         counts["failed"] = failure["error"]
     if summary := update.get("summary"):
         counts |= {"sentences": len(summary["sentences"]), "method": summary["method"]}

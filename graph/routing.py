@@ -8,6 +8,13 @@ from langgraph.types import Send
 
 from tidegate.state import Route, State
 
+EXTRACTION_ROUTES: dict[Hashable, str] = {
+    "admitted": "extract",
+    "open: wait": "await_recogniser",
+    "open: degrade": "extract_locally",
+    "up to date": "gate_enrichment",
+}
+EXTRACTED_ROUTES: dict[Hashable, str] = {"extracted": "gate_enrichment", "failed": "gate_extraction"}
 ENRICHMENT_ROUTES: dict[Hashable, str] = {
     "admitted": "enrich",
     "open: wait": "await_enrichment",
@@ -20,6 +27,16 @@ SUMMARY_ROUTES: dict[Hashable, str] = {
     "up to date": "conclude",
 }
 SUMMARIZED_ROUTES: dict[Hashable, str] = {"summarized": "conclude", "failed": "gate_summary"}
+
+
+def extraction_route(state: State) -> Hashable:
+    """Follow the gate before a model that names the entities."""
+    return _label(EXTRACTION_ROUTES, _decision(state, "extraction").to)
+
+
+def extracted_route(state: State) -> Hashable:
+    """Go on with the model's entities, or back to the gate without them."""
+    return "failed" if state.get("extraction_failure") else "extracted"
 
 
 def enrichment_route(batch_size: int) -> Callable[[State], Hashable | list[Send]]:

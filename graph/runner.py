@@ -198,6 +198,7 @@ class Pipeline:
             self._wired.registry,
             services.circuits,
             limits={
+                "extraction": self.settings.extraction.concurrency,
                 "enrichment": self.settings.enrichment.concurrency,
                 "summary": self.settings.summary.concurrency,
             },
@@ -283,7 +284,7 @@ class Pipeline:
         return await self._home.run(self._wired.reports())
 
     async def force_circuit(self, name: str, to: Forced | None) -> None:
-        """Hold the circuit `enrichment` or `model` "open" or "closed", whatever the service does, until told otherwise.
+        """Hold the circuit `recogniser`, `enrichment` or `model` "open" or "closed", whatever the service does.
 
         None lets it go: it is closed, its failures are forgotten, and it opens by itself again.
 

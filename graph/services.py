@@ -16,11 +16,16 @@ from tidegate.store.registry import Service
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What the steps are handed. `enricher` and `model` are None where none is configured."""
+    """What the steps are handed. `recogniser` is local, and stands in for `model_recogniser` where there is one.
+
+    That, `enricher` and `model` are None where none is configured.
+    """
 
     documents: Documents
     convert: Convert
     recogniser: Recogniser
+    model_recogniser: Recogniser | None
+    recogniser_circuit: Circuit
     enricher: Enricher | None
     enrichment_circuit: Circuit
     model: Summarizer | None
@@ -31,4 +36,8 @@ class Services:
     @property
     def circuits(self) -> Mapping[Service, Circuit]:
         """The circuit behind each thing that a thread may lack."""
-        return {"enrichment": self.enrichment_circuit, "summary": self.model_circuit}
+        return {
+            "extraction": self.recogniser_circuit,
+            "enrichment": self.enrichment_circuit,
+            "summary": self.model_circuit,
+        }

@@ -40,6 +40,8 @@ from tidegate.store.transactions import Store
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+    from tidegate.services.recognisers.with_model import ModelRecogniser
+
 Source: TypeAlias = str | PathLike[str] | bytes
 
 
@@ -67,6 +69,7 @@ class Wired:
     async def reports(self) -> list[CircuitReport]:
         """Return every circuit: those of the services in use, and those that ever failed here."""
         used = [self.services.enrichment_circuit] if self.services.enricher else []
+        used += [self.services.recogniser_circuit] if self.services.model_recogniser else []
         used += [self.services.model_circuit] if self.services.model else []
         found = {report.name: report for report in await self.circuits.read_all()}
         return sorted({**found, **{c.name: await c.report() for c in used}}.values(), key=lambda report: report.name)
@@ -114,6 +117,7 @@ def connect(
     rates: Rates = MemoryRates(clock) if location.kind == "memory" else SharedRates(live, clock=clock)
     enrichment_circuit = breaker_for("enrichment", settings.enrichment, circuits, clock)
     model_circuit = breaker_for("model", settings.summary, circuits, clock)
+    recogniser_circuit = breaker_for("recogniser", settings.extraction, circuits, clock)
     kept = settings.journal
     journal = Journal(store, leases, enabled=kept.enabled, ttl=kept.ttl, not_found_ttl=kept.not_found_ttl)
     owned = (
@@ -124,7 +128,11 @@ def connect(
     services = Services(
         documents=Documents(store),
         convert=partial(convert, max_expanded_bytes=settings.max_expanded_bytes),
-        recogniser=recogniser or open_recogniser(settings.recogniser),
+        recogniser=recogniser or open_recogniser("auto" if settings.recogniser == "model" else settings.recogniser),
+        model_recogniser=None
+        if recogniser or settings.recogniser != "model"
+        else _model_recogniser(model or settings.model, settings, recogniser_circuit, journal, rates, clock),
+        recogniser_circuit=recogniser_circuit,
         enricher=enricher or owned,
         enrichment_circuit=enrichment_circuit,
         model=_writer(model or settings.model, settings, model_circuit, journal, rates, clock),
@@ -139,7 +147,7 @@ def connect(
         leases=leases,
         journal=journal,
         circuits=circuits,
-        breakers=(enrichment_circuit, model_circuit),
+        breakers=(recogniser_circuit, enrichment_circuit, model_circuit),
         store=store,
         live=live,
         settings=settings,
@@ -199,3 +207,22 @@ def _writer(
 
     chat = open_chat(model, settings.summary, breaker=breaker, journal=journal, rates=rates, clock=clock)
     return LlmSummarizer(chat, settings.summary)
+
+
+def _model_recogniser(
+    model: BaseChatModel | str | None,
+    settings: Settings,
+    breaker: Breaker,
+    journal: Journal,
+    rates: Rates,
+    clock: Clock,
+) -> ModelRecogniser:
+    if not model:
+        raise SettingsError("recogniser 'model' needs a chat model; set TIDEGATE_MODEL, or another recogniser")
+    from tidegate.services.models import open_chat
+    from tidegate.services.recognisers.with_model import PART_TOKENS, ModelRecogniser
+
+    # The model and its options are the summary's; how it is called is this service's own.
+    section = settings.summary.model_copy(update=dict(settings.extraction))
+    chat = open_chat(model, section, breaker=breaker, journal=journal, rates=rates, clock=clock)
+    return ModelRecogniser(chat, concurrency=section.concurrency, part_tokens=min(PART_TOKENS, section.chunk_tokens))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
-from tidegate.state import EXECUTION, Missing, Outcome, State, SummaryFailure, enrichments_of, hash_of
+from tidegate.state import EXECUTION, Missing, ModelFailure, Outcome, State, enrichments_of, hash_of
 
 
 def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitable[dict[str, Any]]]:
@@ -33,20 +33,10 @@ def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitabl
             for key, record in enrichments_of(state).items()
             if record.status in ("failed", "deferred")
         ]
-        stored = state.get("summary_failure")
-        if stored is not None:
-            failure = SummaryFailure.load(stored)
-            missing.append(
-                Missing(
-                    what="summary",
-                    id="model",
-                    why=failure.error,
-                    since=failure.since,
-                    retryable=failure.retryable and failure.visits < max_visits,
-                    attempts=failure.attempts,
-                    retry_at=failure.retry_at,
-                )
-            )
+        if (stored := state.get("extraction_failure")) is not None:
+            missing.insert(0, lacking("extraction", "recogniser", ModelFailure.load(stored)))
+        if (stored := state.get("summary_failure")) is not None:
+            missing.append(lacking("summary", "model", ModelFailure.load(stored)))
         digest = hash_of(
             state.get("summary"),
             {key: record.data for key, record in enrichments_of(state).items()},
@@ -59,5 +49,16 @@ def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitabl
         if not config.get("configurable", {}).get(EXECUTION):
             update["routes"] = Overwrite({})  # on a graph server: what comes next has rounds of its own
         return update
+
+    def lacking(what: Literal["extraction", "summary"], circuit: str, failure: ModelFailure) -> Missing:
+        return Missing(
+            what=what,
+            id=circuit,
+            why=failure.error,
+            since=failure.since,
+            retryable=failure.retryable and failure.visits < max_visits,
+            attempts=failure.attempts,
+            retry_at=failure.retry_at,
+        )
 
     return conclude

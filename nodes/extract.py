@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
-from tidegate.state import Document, Entity, State
+from tidegate.errors import CircuitOpen, ServiceError
+from tidegate.state import EXECUTION, JSON, Document, Entity, ExtractionFailure, State, hash_of
+from tidegate.store.clock import Clock, timestamp
 
 
 class Recogniser(Protocol):
@@ -20,26 +22,72 @@ class Recogniser(Protocol):
         ...
 
     async def recognise(self, document: Document) -> list[Entity]:
-        """Return the entities in a fixed order, each with every mention."""
+        """Return the entities in a fixed order, each with every mention; raises a ServiceError where a model does."""
         ...
 
 
-def extract_step(recogniser: Recogniser) -> Callable[[State, RunnableConfig], Awaitable[dict[str, Any]]]:
+def extract_step(
+    recogniser: Recogniser, clock: Clock, *, stands_in: bool = False
+) -> Callable[[State, RunnableConfig], Awaitable[dict[str, Any]]]:
     """Return the step.
 
     Reads `document`, writes `entities` and how they came about (`extraction`). Run again over the same document with
-    the same recogniser, it does nothing; with another one, it replaces the entities and forgets their enrichments.
-    It has no failure mode of its own: a document without entities gives none.
+    the same recogniser, it does nothing; with another one, it replaces the entities, and keeps what is known of those
+    that are found again as they were.
+    It never raises for an expected failure, which a local recogniser does not have: where a model brings nothing, it
+    writes `extraction_failure`, keeps the entities there were, and the gate decides what to do. A recogniser that
+    `stands_in` for the model leaves that as the gate wrote it.
     """
 
     async def extract(state: State, config: RunnableConfig) -> dict[str, Any]:
         document = Document.load(state.get("document"))
         extraction = {"document": document.id, "recogniser": recogniser.name}
+        stored = state.get("extraction_failure")
+        settled: dict[str, Any] = {"extraction_failure": None} if stored is not None and not stands_in else {}
         if state.get("extraction") == extraction:
-            return {}
-        entities = {entity.id: entity.dump() for entity in await recogniser.recognise(document)}
+            return settled
+        try:
+            found = await recogniser.recognise(document)
+        except ServiceError as error:
+            inputs = extraction_inputs(document.id, recogniser)
+            earlier = None if stored is None else ExtractionFailure.load(stored)
+            if earlier is not None and earlier.inputs != inputs:
+                earlier = None
+            failure = ExtractionFailure(
+                error=error.why,
+                retryable=error.retryable,
+                deferred=isinstance(error, CircuitOpen),
+                attempts=(earlier.attempts if earlier else 0) + error.attempts,
+                visits=(earlier.visits if earlier else 0) + error.is_of_request,
+                since=earlier.since if earlier else timestamp(clock),
+                execution=str(config.get("configurable", {}).get(EXECUTION, "")),
+                inputs=inputs,
+                retry_at=None if error.retry_after is None else clock.now() + error.retry_after,
+            )
+            return {"extraction_failure": failure.dump()}
+        entities = {entity.id: entity.dump() for entity in found}
         if not state.get("extraction"):
-            return {"extraction": extraction, "entities": entities}
-        return {"extraction": extraction, "entities": Overwrite(entities), "enrichments": Overwrite({})}
+            return {**settled, "extraction": extraction, "entities": entities}
+        known = _still_known(state, entities)
+        return {**settled, "extraction": extraction, "entities": Overwrite(entities), "enrichments": Overwrite(known)}
 
     return extract
+
+
+def extraction_inputs(document_id: str, recogniser: Recogniser) -> str:
+    """Hash all that the entities are made from."""
+    return hash_of(document_id, recogniser.name)
+
+
+def _still_known(state: State, entities: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return the enrichments of entities that were found before, and are the same but for where they stand."""
+    before = state.get("entities") or {}
+    return {
+        key: record
+        for key, record in (state.get("enrichments") or {}).items()
+        if key in entities and key in before and _asked(entities[key]) == _asked(before[key])
+    }
+
+
+def _asked(entity: JSON) -> JSON:
+    return {**entity, "mentions": None}

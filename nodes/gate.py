@@ -22,6 +22,7 @@ from tidegate.state import (
     Document,
     Enrichment,
     Entity,
+    ModelFailure,
     Route,
     State,
     Summary,
@@ -79,7 +80,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class _Execution:
+class Execution:
     """Where a gate stands in this execution: the rounds it allowed so far, and whether this is its first decision."""
 
     id: str
@@ -88,7 +89,8 @@ class _Execution:
     when_open: Policy
 
     @classmethod
-    def of(cls, state: State, config: RunnableConfig, gate: str, limits: Limits) -> _Execution:
+    def of(cls, state: State, config: RunnableConfig, gate: str, limits: Limits) -> Execution:
+        """Read what this gate decided before."""
         configurable = config.get("configurable", {})
         id_ = str(configurable.get(EXECUTION, ""))
         stored = (state.get("routes") or {}).get(gate)
@@ -98,6 +100,7 @@ class _Execution:
         return cls(id_, rounds, first, cast("Policy", configurable.get(WHEN_OPEN) or limits.when_open))
 
     def route(self, to: str, reason: str, report: CircuitReport | None = None, **details: Any) -> dict[str, Any]:
+        """Return the decision for `routes`, and tell of it."""
         shut = report is not None and not report.admits
         events.routed(to, reason)
         route = Route(
@@ -123,7 +126,7 @@ def enrichment_gate(enricher: Coverage | None, circuit: Circuit, limits: Limits,
     """
 
     async def gate_enrichment(state: State, config: RunnableConfig) -> dict[str, Any]:
-        execution = _Execution.of(state, config, "enrichment", limits)
+        execution = Execution.of(state, config, "enrichment", limits)
         records = enrichments_of(state)
         if enricher is None:
             given_up = {key: record.model_copy(update={"retryable": False}) for key, record in records.items()}
@@ -169,7 +172,7 @@ def enrichment_gate(enricher: Coverage | None, circuit: Circuit, limits: Limits,
         if execution.when_open == "fail":
             if pause > 0.0:
                 raise RateLimited(circuit.name, f"{reason}; resume the thread after it", retry_after=pause)
-            raise _refusal(circuit, report, reason)
+            raise refusal(circuit, report, reason)
         since = timestamp(clock)
         if execution.when_open == "wait" and not report.admits:
             return decide("await_enrichment", reason, report, since=since)
@@ -196,7 +199,7 @@ def summary_gate(
     """
 
     async def gate_summary(state: State, config: RunnableConfig) -> dict[str, Any]:
-        execution = _Execution.of(state, config, "summary", limits)
+        execution = Execution.of(state, config, "summary", limits)
         sources = (Document.load(state.get("document")), entities_of(state), enrichments_of(state))
         stored = state.get("summary")
         summary = None if stored is None else Summary.load(stored)
@@ -225,14 +228,14 @@ def summary_gate(
         failure = _failure_of(state, inputs)
         report = await circuit.report()
         pause = 0.0 if failure is None or failure.retry_at is None else failure.retry_at - clock.now()
-        given_up = failure is not None and (pause > 0.0 or _given_up(failure, execution, limits))
-        if report.admits and not given_up:
+        is_over = failure is not None and (pause > 0.0 or given_up(failure, execution, limits))
+        if report.admits and not is_over:
             reason = "circuit closed" if report.state == "closed" else "circuit half-open: one probe"
             return decide("summarize", reason, failure=failure, rounds=execution.rounds + 1)
         since = timestamp(clock)
         if not report.admits and (failure is None or failure.retryable):
             if execution.when_open == "fail":
-                raise _refusal(circuit, report, f"circuit {report.state}")
+                raise refusal(circuit, report, f"circuit {report.state}")
             if execution.when_open == "wait":
                 return decide("await_model", "circuit open", report, failure=failure, since=since)
         reason = f"circuit {report.state.replace('_', '-')}" if not report.admits else "the model failed"
@@ -283,7 +286,8 @@ def _failure_of(state: State, inputs: str) -> SummaryFailure | None:
     return failure if failure is not None and failure.inputs == inputs else None
 
 
-def _given_up(failure: SummaryFailure, execution: _Execution, limits: Limits) -> bool:
+def given_up(failure: ModelFailure, execution: Execution, limits: Limits) -> bool:
+    """Say whether a model that failed is not to be asked again in this execution."""
     if not failure.retryable or failure.visits >= limits.max_visits:
         return True
     if failure.execution != execution.id:
@@ -291,7 +295,8 @@ def _given_up(failure: SummaryFailure, execution: _Execution, limits: Limits) ->
     return not failure.deferred or execution.rounds >= limits.max_rounds
 
 
-def _refusal(circuit: Circuit, report: CircuitReport, reason: str) -> CircuitOpen | Transient:
+def refusal(circuit: Circuit, report: CircuitReport, reason: str) -> CircuitOpen | Transient:
+    """Return the error of policy `fail`."""
     if report.admits:
         return Transient(circuit.name, f"{reason}; resume the thread to go on")
     return CircuitOpen(circuit.name, retry_in=report.retry_in, reason=report.reason or "")

@@ -72,6 +72,7 @@ def cleared() -> dict[str, Any]:
     """Return the update that forgets everything made from an earlier document: merging alone cannot delete."""
     return {
         "extraction": None,
+        "extraction_failure": None,
         "entities": Overwrite({}),
         "enrichments": Overwrite({}),
         "routes": Overwrite({}),

@@ -326,3 +326,8 @@ async def test_the_path_of_a_thread_is_read_from_its_history() -> None:
     await graph.aupdate_state(config, {"done": {}}, as_node="wait")
     assert (await path()).steps == {START, "plan", "work", "wait", END}
     assert (await path()).edges == {*waiting.edges, ("wait", END)}
+
+
+def test_a_step_that_is_kept_for_waiting_threads_alone_is_not_drawn() -> None:
+    graph = graph_of([(START, "present", None), ("present", END, None), ("former", END, None)])
+    assert "former" not in drawing.draw(graph, "mermaid").decode()

@@ -55,7 +55,7 @@ class Sweeping:
             world.executions(),
             Registry(world.database),
             world.services.circuits,
-            limits={"enrichment": limit, "summary": limit},
+            limits=dict.fromkeys(world.services.circuits, limit),
             clock=world.clock,
             watch=watch,
         )

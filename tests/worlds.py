@@ -182,12 +182,15 @@ class World:
         self.saver = InMemorySaver()
         self.enrichment_guard = self._guard("enrichment")
         self.model_guard = self._guard("model")
+        self.recogniser_guard = self._guard("recogniser")
         self.places = Places(self.enrichment_guard, clock=self.clock)
         self.writer = Writer(self.model_guard)
         self.services = Services(
             documents=self.documents,
             convert=as_one_paragraph,
             recogniser=NamesByCapital(),
+            model_recogniser=None,
+            recogniser_circuit=self.recogniser_guard.breaker,
             enricher=self.places,
             enrichment_circuit=self.enrichment_guard.breaker,
             model=self.writer if with_model else None,
@@ -197,7 +200,8 @@ class World:
         )
 
     def _guard(self, name: str) -> Guard:
-        section = self.settings.enrichment if name == "enrichment" else self.settings.summary
+        sections = {"enrichment": self.settings.enrichment, "recogniser": self.settings.extraction}
+        section = sections.get(name, self.settings.summary)
         breaker = Breaker(
             name,
             self.circuits,

@@ -64,16 +64,23 @@ def visited(supersteps: Iterable[Collection[str]], graph: Graph) -> Path:
 
 
 def chart(graph: Graph, path: Path | None) -> Chart:
-    """Return the chart of a compiled graph's `get_graph()`, with the path marked if there is one."""
-    places = {id_: place for place, id_ in enumerate(graph.nodes)}
+    """Return the chart of a compiled graph's `get_graph()`, with the path marked if there is one.
+
+    Steps that nothing leads to are left out, where there is a start: they are kept for threads that wait for them.
+    """
+    led_to = {START, *(edge.target for edge in graph.edges)} if START in graph.nodes else set(graph.nodes)
+    nodes = {id_: node for id_, node in graph.nodes.items() if id_ in led_to}
+    places = {id_: place for place, id_ in enumerate(nodes)}
     taken = path or Path()
     steps = tuple(
         Step(id_, _plain(_ENDS.get(id_, node.name)), end=id_ in _ENDS, visited=id_ in taken.steps)
-        for id_, node in graph.nodes.items()
+        for id_, node in nodes.items()
     )
     reasons: dict[tuple[str, str], list[str]] = {}
     conditional: dict[tuple[str, str], bool] = {}
     for edge in graph.edges:
+        if edge.source not in nodes:
+            continue
         ends = (edge.source, edge.target)
         labels = reasons.setdefault(ends, [])
         if edge.data is not None:

@@ -113,6 +113,14 @@ class EnrichmentSettings(ServiceSettings):
     max_response_bytes: int = Field(default=1 * MIB, ge=1, description="largest answer that is read")
 
 
+class ExtractionSettings(ServiceSettings):
+    """The chat model as a recogniser: the one that summarizes, in a circuit of its own."""
+
+    attempt_timeout: float = Field(default=60.0, gt=0, description="seconds one request may take")
+    budget: float = Field(default=300.0, gt=0, description="seconds one call may take, retries and pauses included")
+    concurrency: int = Field(default=4, ge=1, description="calls in flight at most")
+
+
 class SummarySettings(ServiceSettings):
     """The summary, and the chat model that writes it when one is configured."""
 
@@ -151,8 +159,9 @@ class Settings(BaseSettings):
     model: str | None = Field(
         default=None, description="the chat model as provider:name; without one, summaries are extractive"
     )
-    recogniser: Literal["auto", "spacy", "rules"] = Field(
-        default="auto", description="entities by spaCy, by rules alone, or by the best that is installed"
+    recogniser: Literal["auto", "spacy", "rules", "model"] = Field(
+        default="auto",
+        description="entities by spaCy, by rules alone, by the best of both that is installed, or by the chat model",
     )
     max_document_bytes: int = Field(default=50 * MIB, ge=1, description="largest document that is taken in")
     max_expanded_bytes: int = Field(default=200 * MIB, ge=1, description="most that a zip-based document may expand to")
@@ -162,6 +171,7 @@ class Settings(BaseSettings):
         default=30.0, ge=1.0, description="seconds of silence after which a process loses the thread that it runs"
     )
     journal: JournalSettings = Field(default_factory=lambda: JournalSettings())
+    extraction: ExtractionSettings = Field(default_factory=lambda: ExtractionSettings())
     enrichment: EnrichmentSettings = Field(default_factory=lambda: EnrichmentSettings())
     summary: SummarySettings = Field(default_factory=lambda: SummarySettings())
 

@@ -187,8 +187,8 @@ class Summary(_Flowing):
     inputs: str = ""
 
 
-class SummaryFailure(_Flowing):
-    """Why the model did not summarize these `inputs`, to be tried again if `retryable`.
+class ModelFailure(_Flowing):
+    """Why a model did not do its work on these `inputs`, to be tried again if `retryable`.
 
     `deferred` means that its circuit was open, so that the last request was not made.
     """
@@ -204,13 +204,21 @@ class SummaryFailure(_Flowing):
     retry_at: float | None = None
 
 
+class ExtractionFailure(ModelFailure):
+    """Why the model did not name the entities, so that they are those of the local recogniser."""
+
+
+class SummaryFailure(ModelFailure):
+    """Why the model did not summarize."""
+
+
 class Missing(_Flowing):
-    """One thing that the result lacks. `id` is the entity's ID, or the service's name for a `summary`.
+    """One thing that the result lacks. `id` is the entity's ID for an `enrichment`, else the circuit's name.
 
     Before `retry_at` (seconds since 1970) the service does not want to be asked again.
     """
 
-    what: Literal["enrichment", "summary"]
+    what: Literal["extraction", "enrichment", "summary"]
     id: str
     why: str
     since: str
@@ -260,12 +268,13 @@ class Output(TypedDict, total=False):
 
 class State(Input, total=False):
     """The channels. Each holds the dump of the model it is named for; `entities` and `enrichments` are keyed by
-    entity ID, `routes` by gate: `enrichment`, `summary`.
+    entity ID, `routes` by gate: `extraction`, `enrichment`, `summary`.
     """
 
     schema_version: int
     document: JSON
     extraction: JSON | None
+    extraction_failure: JSON | None
     entities: Annotated[dict[str, JSON], merge]
     enrichments: Annotated[dict[str, JSON], merge]
     routes: Annotated[dict[str, JSON], merge]

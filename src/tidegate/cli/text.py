@@ -17,6 +17,7 @@ from tidegate.state import Enrichment, Entity, Sentence
 _WIDTH = 100
 _SHOWN = 8  # entities of one type
 _NAMED = 5  # entities that miss the same
+_BY_MODEL = {"extraction": "names", "summary": "summary"}
 _SHORT = 60  # characters of an answer's value
 _FOR_MACHINES = frozenset({"id", "name", "source", "licence", "confidence", "why", "latitude", "longitude", "iso3"})
 _PASSWORD = re.compile(r"(://[^:/?#@]*:(?=[^/@]*@)|password=)[^@&]+")
@@ -157,7 +158,7 @@ def _missing(result: Result) -> str:
     lines = [f"Missing ({len(result.missing)})"]
     for (what, why, retryable), of in alike.items():
         some = ", ".join(of[:_NAMED]) + (f" and {len(of) - _NAMED} more" if len(of) > _NAMED else "")
-        subject = f"enrichment of {some}" if what == "enrichment" else "summary by the model"
+        subject = f"enrichment of {some}" if what == "enrichment" else f"{_BY_MODEL[what]} by the model"
         text = f"{subject}: {why}{'' if retryable else ' (final)'}"
         lines.append(textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="    "))
     return "\n".join(lines)

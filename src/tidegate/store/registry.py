@@ -13,7 +13,7 @@ from tidegate.store.transactions import Connection, Store
 ThreadStatus: TypeAlias = Literal["running", "waiting", "failed", "complete", "degraded"]
 """`running` also after a crash, until the thread is resumed; `waiting` for a circuit; `failed` with an error."""
 
-Service: TypeAlias = Literal["enrichment", "summary"]
+Service: TypeAlias = Literal["extraction", "enrichment", "summary"]
 """What a thread may lack: that which this service gives."""
 
 
@@ -21,9 +21,9 @@ Service: TypeAlias = Literal["enrichment", "summary"]
 class ThreadRecord:
     """One thread; times are in seconds since 1970. `next_at` is when resuming makes sense again.
 
-    `when_open` is the policy that its last execution was given, in place of the settings'. `enrichment_at` and
-    `summary_at` are the times from which a sweep may ask that service for what the thread lacks, if its circuit lets
-    it: None where it lacks nothing that can be had. They outlast a crash in the middle of healing.
+    `when_open` is the policy that its last execution was given, in place of the settings'. `extraction_at`,
+    `enrichment_at` and `summary_at` are the times from which a sweep may ask that service for what the thread lacks, if
+    its circuit lets it: None where it lacks nothing that can be had. They outlast a crash in the middle of healing.
     """
 
     thread_id: str
@@ -40,11 +40,16 @@ class ThreadRecord:
     when_open: Policy | None = None
     enrichment_at: float | None = None
     summary_at: float | None = None
+    extraction_at: float | None = None
     updated_at: float = 0.0
 
     def asks(self, service: Service) -> float | None:
         """Return the time from which a sweep may ask this service for the thread."""
-        return self.enrichment_at if service == "enrichment" else self.summary_at
+        return {
+            "extraction": self.extraction_at,
+            "enrichment": self.enrichment_at,
+            "summary": self.summary_at,
+        }[service]
 
 
 _COLUMNS = ", ".join(field.name for field in fields(ThreadRecord))
@@ -105,8 +110,8 @@ class Registry:
 
     async def lacking(self, service: Service, *, limit: int) -> list[ThreadRecord]:
         """Return threads that lack what this service gives, those first for which it may be asked first."""
-        column = "enrichment_at" if service == "enrichment" else "summary_at"
-        return await self._select(f"WHERE {column} IS NOT NULL ORDER BY {column}, thread_id LIMIT ?", (limit,))
+        clause = f"WHERE {service}_at IS NOT NULL ORDER BY {service}_at, thread_id LIMIT ?"
+        return await self._select(clause, (limit,))
 
     async def of_document(self, name: str) -> list[ThreadRecord]:
         """Return the threads of the documents with this SHA-256, its first 8 digits or more, or this source."""

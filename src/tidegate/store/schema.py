@@ -142,8 +142,14 @@ HEALING = """
 """
 """What a sweep goes by: which services a thread lacks something of. It was not kept before, so any may be it."""
 
-STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING)
+HEALING_EXTRACTION = """
+    ALTER TABLE threads ADD COLUMN extraction_at REAL;
+    CREATE INDEX threads_by_extraction ON threads (extraction_at, thread_id) WHERE extraction_at IS NOT NULL
+"""
+"""The same for a model that names the entities."""
+
+STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING, HEALING_EXTRACTION)
 """The store's file."""
 
-SERVER_STORE = (THREADS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING)
+SERVER_STORE = (THREADS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING, HEALING_EXTRACTION)
 """The same in a PostgreSQL database, where LangGraph's own saver keeps the checkpoints."""

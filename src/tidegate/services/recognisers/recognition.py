@@ -27,9 +27,6 @@ _SHORTEST_ALONE: Final = 4
 """Letters of the shortest word that is looked for although it never stood alone: Acme for Acme Corp."""
 
 
-_NO_NAMES: Final = lexicon.NEVER_ALONE | lexicon.FUNCTION | lexicon.CALENDAR | lexicon.LABELS
-
-
 @dataclass(slots=True)
 class _Entry:
     """An entity in the making; `value` is that of a date or a sum, which has no names."""
@@ -52,6 +49,16 @@ def find_entities(document: Document, model: Model | None = None) -> list[Entity
     groups = bring_together(_names(document, model, common), document.text, common)
     if model is not None:  # what it does not know and is short for nothing is hardly a name
         groups = [found for found in groups if found.type != "ENTITY"]
+    return _entities(document, groups, common)
+
+
+def find_named(document: Document, names: Iterable[Name]) -> list[Entity]:
+    """Return the entities that have these names, and dates and sums, as `find_entities` does. Blocks as that."""
+    common = common_words(document.text)
+    return _entities(document, bring_together(names, document.text, common), common)
+
+
+def _entities(document: Document, groups: Sequence[Group], common: frozenset[str]) -> list[Entity]:
     entries = [_Entry(found.type, [name.text for name in found.names]) for found in groups]
     found = [(*span, number) for number, group in enumerate(groups) for name in group.names for span in name.spans]
     index = Index(_writings(groups, common), common)

@@ -6,11 +6,9 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from langchain_core.messages import HumanMessage
-from langchain_core.messages.utils import count_tokens_approximately
-
-from tidegate.errors import CircuitOpen, ServiceError
+from tidegate.errors import ServiceError
 from tidegate.services.chat import Bill, Chat, shaping
+from tidegate.services.parts import ask_each, in_parts, tokens
 from tidegate.services.summarizers.citations import Cited, read
 from tidegate.services.summarizers.facts import facts
 from tidegate.services.summarizers.prompt import VERSION, Line, Task, messages
@@ -107,7 +105,7 @@ class LlmSummarizer:
         left = budget * self._most_parts
         taken: set[int] = set()
         for number in source.most_relevant():
-            left -= _tokens(lines[number - 1].text)
+            left -= tokens(lines[number - 1].text)
             if left < 0:
                 break
             taken.add(number)
@@ -115,28 +113,12 @@ class LlmSummarizer:
 
     async def _note(self, source: Source, parts: Sequence[Sequence[Line]], bill: Bill, *, notes: bool) -> list[Line]:
         """Take notes on every part, a few at a time; a note that its passages do not carry is left out."""
-        taken: list[list[Cited]] = [[] for _ in parts]
-        waiting = iter(enumerate(parts))
 
-        async def work(*, until_proven: bool = False) -> None:
-            for at, part in waiting:
-                task = Task(_NOTES, part=at + 1, parts=len(parts), final=False)
-                taken[at] = await self._ask(source, task, part, bill, notes=notes)
-                if until_proven and await self._chat.is_proven():
-                    return
+        async def ask(at: int, part: Sequence[Line]) -> list[Cited]:
+            task = Task(_NOTES, part=at + 1, parts=len(parts), final=False)
+            return await self._ask(source, task, part, bill, notes=notes)
 
-        if not await self._chat.is_proven():  # those refused beside the one probe would cancel it
-            await work(until_proven=True)
-        try:
-            # As many as the guard lets through: to wait for it would use up a call's budget.
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._settings.concurrency, len(parts))):
-                    group.create_task(work())
-        except ExceptionGroup as failed:
-            error = min(
-                failed.exceptions, key=lambda error: (isinstance(error, ServiceError), type(error) is CircuitOpen)
-            )
-            raise error from error.__cause__
+        taken = await ask_each(self._chat, parts, ask, concurrency=self._settings.concurrency)
         found = [cited for part in taken for cited in part]
         carried = await asyncio.to_thread(lambda: [cited for cited in found if source.supports(cited)])
         return [Line(_numbers(cited), cited.text) for cited in carried or found]
@@ -155,17 +137,7 @@ def _numbers(cited: Cited) -> tuple[str, ...]:
 
 
 def _parts(lines: Iterable[Line], budget: int) -> list[list[Line]]:
-    """Return the lines in parts of at most `budget` tokens; a line that is longer is a part of its own."""
-    parts: list[list[Line]] = []
-    left = 0
-    for line in lines:
-        size = _tokens(line.text)
-        if not parts or size > left:
-            parts.append([])
-            left = budget
-        parts[-1].append(line)
-        left -= size
-    return parts
+    return in_parts(lines, lambda line: line.text, budget)
 
 
 def _smaller(lines: Sequence[Line], budget: int, *, than: int) -> list[list[Line]]:
@@ -173,9 +145,3 @@ def _smaller(lines: Sequence[Line], budget: int, *, than: int) -> list[list[Line
     while len(parts := _parts(lines, budget)) >= than:
         lines = lines[::2]
     return parts
-
-
-def _tokens(text: str) -> int:
-    """Estimate tokens, four bytes of UTF-8 each: a character of Chinese, three bytes, is nearly a token."""
-    size = len(text.encode(errors="replace"))
-    return count_tokens_approximately([HumanMessage(text)], chars_per_token=4 * max(1, len(text)) / max(1, size))
