@@ -17,7 +17,7 @@ from tidegate.graph.execution import Executions, check_thread_id, not_found
 from tidegate.resilience.journal import Journal
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
-from tidegate.store.leases import Leases
+from tidegate.store.leases import Lease, Leases
 from tidegate.store.registry import Registry, ThreadRecord
 from tidegate.store.transactions import Store
 
@@ -139,9 +139,11 @@ class Upkeep:
         found = sorted({record.document_id for record in records} | set(await self._documents.named(document)))
         if len(found) != 1:
             raise DocumentNotFound(document, found)
-        ids = tuple(record.thread_id for record in await self._registry.of_document(found[0]))
+        leases: list[Lease] = []
         async with AsyncExitStack() as held:
-            leases = [await held.enter_async_context(self._leases.hold(thread_id)) for thread_id in ids]
+            # Until no thread is new: one may have been run while the others were waited for.
+            while new := await self._threads_of(found[0]) - {lease.thread_id for lease in leases}:
+                leases += [await held.enter_async_context(self._leases.hold(thread_id)) for thread_id in sorted(new)]
             # The list of threads goes last: while it names one, what is left can be found and forgotten again.
             calls = await self._journal.forget(found[0], leases)
             for lease in leases:
@@ -149,7 +151,11 @@ class Upkeep:
             await self._documents.delete(found[0], leases)
             for lease in leases:
                 await self._registry.delete(lease.thread_id, lease)
-        return Forgotten(document_id=found[0], threads=ids, calls=calls)
+        return Forgotten(document_id=found[0], threads=tuple(lease.thread_id for lease in leases), calls=calls)
+
+    async def _threads_of(self, document_id: str) -> set[str]:
+        records = await self._registry.of_document(document_id)
+        return {record.thread_id for record in records if record.document_id == document_id}
 
     async def check_threads(self) -> list[Checked]:
         """Say of every thread whether this code can resume it: for use before a deploy."""
@@ -201,10 +207,10 @@ class Upkeep:
         async for each in self._saver.alist({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}):
             above = each.parent_config and each.parent_config.get("configurable", {}).get("checkpoint_id")
             parents[each.checkpoint["id"]] = cast("str | None", above)
-        at, count = max(parents, default=None), 0
-        while at in parents:
-            at, count = parents[at], count + 1
-        return len(parents) - count
+        at = max(parents, default=None)
+        while at in parents:  # taken out, as one that was put on top of itself is its own parent
+            at = parents.pop(at)
+        return len(parents)
 
     async def damage(self) -> list[str]:
         """Check the store's file, and return what is wrong with it; nothing is checked of a server's database."""

@@ -97,6 +97,30 @@ async def test_answers_of_a_thread_that_was_deleted_are_forgotten_with_its_docum
         assert connection.execute("SELECT count(*) FROM calls").fetchone() == (1,)
 
 
+async def test_a_thread_that_runs_while_its_document_is_being_forgotten_is_forgotten_too(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pipeline.run(text=TEXT, name="note", thread_id="a")
+    leases = pipeline._wired.leases
+    acquire = leases.acquire
+
+    async def run_another(thread_id: str) -> Lease:
+        monkeypatch.setattr(leases, "acquire", acquire)
+        await pipeline.run(text=TEXT, name="note", thread_id="late")
+        return await acquire(thread_id)
+
+    monkeypatch.setattr(leases, "acquire", run_another)
+    assert (await pipeline.forget("note")).threads == ("a", "late")
+    assert await pipeline.threads() == []
+    with pytest.raises(errors.ThreadNotFound):
+        await pipeline.inspect("late")
+
+
+async def test_a_source_that_looks_like_the_beginning_of_a_hash_can_be_forgotten_by_name(pipeline: Pipeline) -> None:
+    await pipeline.run(text=TEXT, name="20240131", thread_id="a")
+    assert (await pipeline.forget("20240131")).threads == ("a",)
+
+
 async def test_a_name_that_several_documents_have_is_not_enough(pipeline: Pipeline) -> None:
     await pipeline.run(text="They came to Alta.", name="note", thread_id="a")
     await pipeline.run(text="They came to Cork.", name="note", thread_id="b")
@@ -237,8 +261,20 @@ async def test_the_doctor_counts_the_checkpoints_of_a_fork_that_led_nowhere(pipe
     first = (await pipeline.history("a"))[-2]
     config: Any = {"configurable": {"thread_id": "a", "checkpoint_id": first.checkpoint_id, "checkpoint_ns": ""}}
     await pipeline.graph.aupdate_state(config, {}, as_node="ingest")
+    kept = len(await pipeline.history("a"))
     [finding] = await pipeline.diagnose()
-    assert "are a fork that led nowhere" in finding.reason
+    assert f"; {kept - 3} of its checkpoints are a fork that led nowhere" in finding.reason
+
+
+async def test_a_checkpoint_that_was_put_on_top_of_itself_does_not_hold_the_doctor_up(pipeline: Pipeline) -> None:
+    pipeline._executions._graph.interrupt_before_nodes = ["gate_summary"]
+    await pipeline.run(text=TEXT, thread_id="a")
+    saver = pipeline._upkeep._saver
+    newest = await saver.aget_tuple({"configurable": {"thread_id": "a", "checkpoint_ns": ""}})
+    assert newest is not None
+    await saver.aput(newest.config, newest.checkpoint, newest.metadata, {})
+    [finding] = await pipeline.diagnose()
+    assert finding.state == "interrupted"
 
 
 @pytest.fixture
