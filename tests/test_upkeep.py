@@ -83,6 +83,21 @@ async def test_a_forgotten_document_takes_threads_answers_and_bytes_with_it(tmp_
     assert (documents, answers) == (1, 0)
 
 
+@pytest.mark.parametrize(("url", "file"), [("sqlite:///{}/t.db", "t.db"), ("file:///{}/kept", "kept/store.db")])
+async def test_a_forgotten_document_gives_its_space_back_and_leaves_no_value(
+    url: str, file: str, tmp_path: Path
+) -> None:
+    prose = " ".join(f"{number * 2654435761 % 2**32:x}" for number in range(20_000))
+    async with Pipeline.open(Settings(checkpoints=url.format(tmp_path), recogniser="rules")) as pipeline:
+        await pipeline.run(text=prose, name="note", thread_id="a")
+        await pipeline.forget("note")
+    with sqlite3.connect(tmp_path / file) as connection:
+        assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
+        for table in ("documents", "blobs", "channel_values", "writes", "calls", "threads"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+    assert (tmp_path / file).stat().st_size < len(prose)
+
+
 async def test_answers_of_a_thread_that_was_deleted_are_forgotten_with_its_document(tmp_path: Path) -> None:
     with EnrichmentServer() as server:
         api = EnrichmentSettings(adapter="http", url=server.url, types=("LOC",))

@@ -142,8 +142,15 @@ HEALING = """
 """
 """What a sweep goes by: which services a thread lacks something of. It was not kept before, so any may be it."""
 
-STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING)
+THREADS_BY_NAME = """
+    CREATE INDEX threads_by_document ON threads (document_id);
+    CREATE INDEX threads_by_source ON threads (source);
+    CREATE INDEX threads_by_status ON threads (status, updated_at)
+"""
+"""What threads are looked up by: `forget` by document or source, lists by status."""
+
+STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING, THREADS_BY_NAME)
 """The store's file."""
 
-SERVER_STORE = (THREADS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING)
+SERVER_STORE = (THREADS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING, THREADS_BY_NAME)
 """The same in a PostgreSQL database, where LangGraph's own saver keeps the checkpoints."""
