@@ -297,6 +297,16 @@ def test_an_encrypted_file_needs_its_key_and_holds_no_plain_value(file: Path) ->
             pass
 
 
+def test_a_key_beside_an_open_store_is_refused_and_not_passed_over(file: Path) -> None:
+    store = store_at(file)
+    with (
+        pytest.raises(SettingsError, match="open the store with it"),
+        open_checkpointer_sync(f"sqlite:///{file}", store=store, key=KEY),
+    ):
+        pass
+    store.close_sync()
+
+
 def test_a_plain_file_is_refused_when_there_is_a_key(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"sqlite:///{file}"
     with open_checkpointer_sync(url) as saver:

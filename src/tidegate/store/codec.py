@@ -128,11 +128,13 @@ class Codec:
         if row is None and self._proof is not None:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                if _holds_anything(connection):
-                    raise SettingsError(
-                        f"{path} was written without encryption, and a key was given; take it away, or name a new file"
-                    )
-                connection.execute("INSERT INTO encryption (id, proof) VALUES (1, ?)", (self._proof,))
+                if connection.execute("SELECT 1 FROM encryption").fetchone() is None:  # another may have been faster
+                    if _holds_anything(connection):
+                        raise SettingsError(
+                            f"{path} was written without encryption, and a key was given; "
+                            "take it away, or name a new file"
+                        )
+                    connection.execute("INSERT INTO encryption (id, proof) VALUES (1, ?)", (self._proof,))
                 connection.execute("COMMIT")
             finally:
                 if connection.in_transaction:
@@ -153,8 +155,15 @@ class Codec:
 
 
 def key_from_environment() -> bytes | None:
-    """Return the key that the variable holds, None without one."""
-    return os.environ.get(KEY_VARIABLE, "").encode() or None
+    """Return the key that the variable holds, None without one.
+
+    Raises:
+        SettingsError: it is set and empty, as where a secret was not mounted: who meant to encrypt must not store plainly.
+    """
+    key = os.environ.get(KEY_VARIABLE)
+    if key == "":
+        raise SettingsError(f"{KEY_VARIABLE} is empty; set it to the key, or unset it to store without encryption")
+    return None if key is None else key.encode()
 
 
 def _holds_anything(connection: sqlite3.Connection) -> bool:
