@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from itertools import islice
+from typing import Literal, cast
 
 from tidegate.checkpointers.saving import Saver
+from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.errors import (
     CheckpointDamaged,
     DocumentNotFound,
@@ -15,6 +18,7 @@ from tidegate.errors import (
 )
 from tidegate.graph.execution import Executions, check_thread_id, not_found
 from tidegate.resilience.journal import Journal
+from tidegate.store.codec import Codec
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
 from tidegate.store.leases import Lease, Leases
@@ -213,10 +217,23 @@ class Upkeep:
         return len(parents)
 
     async def damage(self) -> list[str]:
-        """Check the store's file, and return what is wrong with it; nothing is checked of a server's database."""
-        if not isinstance(self._store, Database):
-            return []
-        return await self._store.read(_integrity)
+        """Read all that is stored, and return what is wrong with it and what helps.
+
+        In the store's file that is each value and each document; elsewhere, each thread's checkpoints back to one that
+        cannot be read. A server looks after its other tables itself.
+        """
+        found: list[str] = []
+        if isinstance(self._store, Database):
+            codec = self._store.codec
+            found = await self._store.read(lambda connection: _integrity(connection, codec))
+        if not isinstance(self._saver, SqliteSaver):
+            for record in await self._registry.threads(limit=None):
+                try:
+                    async for _ in self._saver.alist({"configurable": {"thread_id": record.thread_id}}):
+                        pass
+                except CheckpointDamaged as error:
+                    found.append(str(error))
+        return found
 
     async def _existing(self, thread_id: str) -> ThreadRecord:
         check_thread_id(thread_id)
@@ -226,7 +243,34 @@ class Upkeep:
         return record
 
 
-def _integrity(connection: Any) -> list[str]:
-    found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
-    broken: Sequence[Any] = connection.execute("PRAGMA foreign_key_check").fetchall()
-    return [*found, *(f"a row of {row[0]} names one of {row[2]} that is gone" for row in broken[:20])]
+_MOST = 20
+"""Findings of one kind in one file: it is restored after the first."""
+
+_PACKED = (
+    ("documents", "data", "sha256"),
+    ("blobs", "data", "id"),
+    ("checkpoints", "body", "checkpoint_id || ' of thread ' || thread_id"),
+    ("channel_values", "value", "channel"),
+    ("writes", "value", "channel"),
+    ("calls", "answer", "cache_key"),
+)
+
+
+def _integrity(connection: sqlite3.Connection, codec: Codec) -> list[str]:
+    found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({_MOST})") if row[0] != "ok"]
+    broken = connection.execute("PRAGMA foreign_key_check").fetchall()
+    found += [f"a row of {row[0]} names one of {row[2]} that is gone" for row in broken[:_MOST]]
+    if not found:  # else reading on may fail
+        found = list(islice(_unreadable(connection, codec), _MOST))
+    return [f"{problem}; restore the file from a copy" for problem in found]
+
+
+def _unreadable(connection: sqlite3.Connection, codec: Codec) -> Iterator[str]:
+    """Look for what SQLite cannot see: it has no checksums, and each packed value has one."""
+    for table, column, name in _PACKED:
+        rows = connection.execute(f"SELECT {name}, {column} FROM {table} WHERE {column} IS NOT NULL")  # noqa: S608 - ours
+        for key, packed in rows:
+            try:
+                codec.unpack(packed)
+            except ValueError as error:
+                yield f"{table}: {key} {error}"

@@ -119,7 +119,9 @@ async def test_a_sweep_completes_what_is_missing_and_asks_for_nothing_else(world
     assert await sweep(world) == []
 
 
-async def test_a_thread_is_healed_whether_or_not_its_circuit_can_be_looked_at_afterwards(worlds: Any) -> None:
+async def test_a_thread_is_healed_whether_or_not_its_circuit_can_be_looked_at_afterwards(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = worlds()
     await degraded(world, "t")
     world.clock.advance(31.0)
@@ -138,7 +140,7 @@ async def test_a_thread_is_healed_whether_or_not_its_circuit_can_be_looked_at_af
             sweeping._sweep._circuits = circuits
 
     learn = sweeping._sweep._learn
-    sweeping._sweep._learn = lose_sight  # type: ignore[method-assign]
+    monkeypatch.setattr(sweeping._sweep, "_learn", lose_sight)
     await sweeping.task
     assert sweeping.told == {"t": "complete"}
 

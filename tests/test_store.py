@@ -130,7 +130,7 @@ async def test_threads_that_were_stored_before_sweeps_are_found_by_them(tmp_path
 )
 async def test_threads_are_found_by_an_index(database: Database, clause: str, index: str) -> None:
     def plan(connection: Connection) -> list[str]:
-        found = connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM threads WHERE {clause}")
+        found = connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM threads WHERE {clause}")  # noqa: S608
         return [str(row[3]) for row in found]
 
     assert index in (await database.read(plan))[0]

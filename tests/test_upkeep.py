@@ -19,6 +19,7 @@ from tidegate import Pipeline, Settings, errors
 from tidegate.checkpointers import open_checkpointer
 from tidegate.cli import main
 from tidegate.settings import EnrichmentSettings
+from tidegate.store.codec import Codec
 from tidegate.store.leases import Lease, Leases
 from tidegate.store.opening import store_at
 
@@ -94,7 +95,7 @@ async def test_a_forgotten_document_gives_its_space_back_and_leaves_no_value(
     with sqlite3.connect(tmp_path / file) as connection:
         assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
         for table in ("documents", "blobs", "channel_values", "writes", "calls", "threads"):
-            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table  # noqa: S608
     assert (tmp_path / file).stat().st_size < len(prose)
 
 
@@ -415,3 +416,46 @@ async def test_a_damaged_checkpoint_is_a_finding_of_the_doctor_and_not_its_end(t
             connection.execute("UPDATE checkpoints SET body = zeroblob(9) WHERE thread_id = 'a'")
         found = {each.thread_id: (each.state, each.helps) for each in await pipeline.diagnose()}
     assert found == {"a": ("damaged", "delete"), "b": ("interrupted", "resume")}
+
+
+@pytest.mark.parametrize("table", ["documents", "blobs", "checkpoints", "calls"])
+async def test_the_doctor_sees_a_single_byte_that_changed(table: str, tmp_path: Path) -> None:
+    columns = {"documents": "data", "blobs": "data", "checkpoints": "body", "calls": "answer"}
+    url = f"sqlite:///{tmp_path}/t.db"
+    async with Pipeline.open(Settings(checkpoints=url, recogniser="rules")) as pipeline:
+        await pipeline.run(text=TEXT * 100, thread_id="a")
+        assert await pipeline.damage() == []
+        with sqlite3.connect(tmp_path / "t.db") as connection:
+            connection.execute(
+                "INSERT INTO calls (cache_key, service, operation, idempotency_key, intended_at, answered_at, answer) "
+                "VALUES ('key', 's', 'o', 'k', 0.0, 0.0, ?)",
+                (Codec().pack(b"{}"),),
+            )
+            column = columns[table]
+            (packed,) = connection.execute(f"SELECT {column} FROM {table} LIMIT 1").fetchone()  # noqa: S608
+            changed = packed[:-1] + bytes((packed[-1] ^ 1,))
+            connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (changed, packed))  # noqa: S608
+        [problem] = await pipeline.damage()
+    assert problem.startswith(f"{table}: ")
+    assert problem.endswith("; restore the file from a copy")
+
+
+@pytest.mark.parametrize("kind", ["file", "postgres"])
+async def test_the_doctor_reads_the_checkpoints_of_other_savers_too(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = f"file:///{tmp_path}/kept" if kind == "file" else request.getfixturevalue("postgres_url")
+    async with Pipeline.open(Settings(checkpoints=url, recogniser="rules")) as pipeline:
+        for thread_id in ("a", "b"):
+            await pipeline.run(text=TEXT, thread_id=thread_id)
+        assert await pipeline.damage() == []
+        if kind == "file":
+            next((tmp_path / "kept/threads/a/checkpoints").glob("*.json")).write_text("{")
+        else:
+            await pipeline._wired.store.write(
+                lambda connection: (
+                    connection.execute("UPDATE checkpoints SET checkpoint = '{}' WHERE thread_id = ?", ("a",)).rowcount
+                )
+            )
+        [problem] = await pipeline.damage()
+    assert "thread 'a'" in problem

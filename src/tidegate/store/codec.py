@@ -158,7 +158,8 @@ def key_from_environment() -> bytes | None:
     """Return the key that the variable holds, None without one.
 
     Raises:
-        SettingsError: it is set and empty, as where a secret was not mounted: who meant to encrypt must not store plainly.
+        SettingsError: it is set and empty, as where a secret was not mounted: who meant to encrypt shall not store
+            plainly.
     """
     key = os.environ.get(KEY_VARIABLE)
     if key == "":
