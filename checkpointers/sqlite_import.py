@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class Source:
         if not Path(self._path).is_file():
             raise SettingsError(f"cannot import {self._path}: there is no such file; name a langgraph database")
         try:
-            with closing(sqlite3.connect(f"{Path(self._path).absolute().as_uri()}?mode=ro", uri=True)) as source:
+            uri = f"{Path(self._path).absolute().as_uri()}?mode=ro"
+            with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as source:
                 yield from self._works(source)
         except sqlite3.Error as error:
             raise SettingsError(f"cannot import {self._path}: {error}; name a langgraph database") from error
@@ -70,10 +71,18 @@ class Source:
         while rows := writes.fetchmany(_BATCH):
             yield self._writing(
                 [
-                    TaskWrites(Address(*row[:3]), [(row[5], row[6], self._value(row[7], row[8]))], *row[3:5])
+                    TaskWrites(Address(*row[:3]), [(row[5], row[6], self._value(*row[:3], *row[7:]))], *row[3:5])
                     for row in rows
                 ]
             )
+
+    @contextmanager
+    def _telling(self, thread_id: str, checkpoint_id: str) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            problem = f"checkpoint {checkpoint_id!r} of thread {thread_id!r} is damaged ({type(error).__name__})"
+            raise SettingsError(f"cannot import {self._path}: {problem}; restore that file from a copy") from error
 
     def _putting(self, batch: list[tuple[sqlite_rows.Serialized, float | None]]) -> Callable[[sqlite3.Connection], int]:
         def put(connection: sqlite3.Connection) -> int:
@@ -101,22 +110,22 @@ class Source:
         data: bytes,
         metadata: bytes | str | None,
     ) -> tuple[sqlite_rows.Serialized, float | None]:
-        kind, data = self._decrypted(kind, data)
-        checkpoint = _MSGPACK.loads_typed((kind, data))
-        return sqlite_rows.serialize(
-            Address(thread_id, checkpoint_ns, checkpoint_id),
-            parent_id,
-            checkpoint,
-            json.loads(metadata) if metadata else {},
-            _MSGPACK,
-            self._codec.texts,
-        ), _seconds(checkpoint.get("ts"))
+        with self._telling(thread_id, checkpoint_id):
+            kind, data = self._decrypted(kind, data)
+            checkpoint = _MSGPACK.loads_typed((kind, data)) if kind == "msgpack" else None
+            read = json.loads(metadata) if metadata else {}
+            if not isinstance(checkpoint, dict) or not isinstance(read, dict):
+                raise ValueError("is no checkpoint")
+            at = Address(thread_id, checkpoint_ns, checkpoint_id)
+            made = sqlite_rows.serialize(at, parent_id, checkpoint, read, _MSGPACK, self._codec.texts)  # type: ignore[arg-type]
+            return made, _seconds(checkpoint.get("ts"))
 
-    def _value(self, kind: str, data: bytes) -> blobs.Value:
-        kind, data = self._decrypted(kind, data)
-        if kind == "msgpack":
-            return blobs.serialize(_MSGPACK.loads_typed((kind, data)), _MSGPACK, self._codec.texts)
-        return blobs.Value(kind, data, len(data))
+    def _value(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str, kind: str, data: bytes) -> blobs.Value:
+        with self._telling(thread_id, checkpoint_id):
+            kind, data = self._decrypted(kind, data)
+            if kind == "msgpack":
+                return blobs.serialize(_MSGPACK.loads_typed((kind, data)), _MSGPACK, self._codec.texts)
+            return blobs.Value(kind, data, len(data))
 
     def _decrypted(self, kind: str, data: bytes | None) -> tuple[str, bytes]:
         kind, _, cipher = kind.partition("+")

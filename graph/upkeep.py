@@ -88,12 +88,16 @@ class Upkeep:
     async def delete(self, thread_id: str) -> None:
         """Delete a thread: its checkpoints and its place in the list. Its document and its answers stay.
 
+        One that was taken over from another saver is in no list, and can be deleted all the same.
+
         Raises:
             ThreadNotFound: there is none.
             ThreadBusy: it is being run.
             LeaseLost: another process took it over meanwhile, since this one was silent for too long.
         """
-        await self._existing(thread_id)
+        check_thread_id(thread_id)
+        if await self._registry.get(thread_id) is None and not await self._has_checkpoints(thread_id):
+            raise not_found(thread_id)
         async with self._leases.hold(thread_id) as lease:
             await self._saver.adelete_thread(thread_id, leases=[lease])
             await self._registry.delete(thread_id, lease)
@@ -162,7 +166,7 @@ class Upkeep:
         return {record.thread_id for record in records if record.document_id == document_id}
 
     async def check_threads(self) -> list[Checked]:
-        """Say of every thread whether this code can resume it: for use before a deploy."""
+        """Say of every thread in the list whether this code can resume it: for use before a deploy."""
         return [
             Checked(thread_id=record.thread_id, problem=await self._problem(record.thread_id))
             for record in await self._registry.threads(limit=None)
@@ -234,6 +238,12 @@ class Upkeep:
                 except CheckpointDamaged as error:
                     found.append(str(error))
         return found
+
+    async def _has_checkpoints(self, thread_id: str) -> bool:
+        try:
+            return await self._saver.aget_tuple({"configurable": {"thread_id": thread_id}}) is not None
+        except CheckpointDamaged:
+            return True
 
     async def _existing(self, thread_id: str) -> ThreadRecord:
         check_thread_id(thread_id)

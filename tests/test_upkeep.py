@@ -362,6 +362,8 @@ def test_threads_of_langgraphs_own_sqlite_saver_are_taken_over(
         "took over 1 checkpoints, for the graph that wrote them; `tidegate threads` lists Tidegate's own\n",
     )
     assert tidegate("import", "old.db", "--checkpoints", "memory:")[0] == 2
+    assert tidegate("delete", "x")[:2] == (0, "deleted thread x\n")
+    assert tidegate("delete", "x")[0] == 6
 
 
 async def test_a_lease_says_who_holds_it_without_taking_it(tmp_path: Path) -> None:
