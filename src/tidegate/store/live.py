@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tidegate.errors import SettingsError
 from tidegate.store.clock import Clock
-from tidegate.store.database import BUSY_TIMEOUT, Database
+from tidegate.store.connection import BUSY_TIMEOUT
+from tidegate.store.database import Database
 
 LIVE_BUSY_TIMEOUT = 2.0
 """Seconds that a call waits for another process's transaction, which takes microseconds unless that process hangs."""
