@@ -34,7 +34,7 @@ async def open_checkpointer(
     What follows is for SQLite alone. With `synchronous="FULL"` what was stored outlasts a power cut; with `"NORMAL"` it
     outlasts a crash, and a power cut may take the last commits. `key` encrypts what is stored, with 16, 24 or 32 bytes;
     without one, that in the variable TIDEGATE_ENCRYPTION_KEY does. `store` is the open database of that file, where its
-    owner keeps more in it: it is used as it is, and left open.
+    owner keeps more in it: it is used as it is, with the key that it was opened with, and left open.
 
     Raises:
         SettingsError: no saver has this URL, or its file or server cannot be used; the message says what to change.
@@ -107,6 +107,8 @@ def _sqlite(database: Database) -> Saver:
 
 def _other(location: Location, store: Store | None, key: Key | None) -> Saver:
     if location.kind == "sqlite" and store is not None:
+        if key is not None:
+            raise SettingsError("a key was given beside an open store; open the store with it instead")
         return _sqlite(cast("Database", store))
     if location.checkpoints is None:
         from tidegate.checkpointers.memory import MemorySaver

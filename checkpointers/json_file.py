@@ -28,7 +28,7 @@ from tidegate.checkpointers.json_thread import ThreadFolder
 from tidegate.checkpointers.retention import Rule
 from tidegate.checkpointers.saving import TAKEN, Address, Saver, StrictSerializer, prune_each, put_span, uninterrupted
 from tidegate.checkpointers.url import STORE_FILE
-from tidegate.errors import CheckpointDamaged, SettingsError, ThreadError
+from tidegate.errors import CheckpointDamaged, LeaseLost, SettingsError, ThreadError
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.leases import Lease, check_in, check_lease_in
 
@@ -71,9 +71,10 @@ class JsonFileSaver(Saver):
         thread = self._thread(_configurable(config)["thread_id"])
         folder = thread.namespace(_namespace(config))
         with locked(thread.path, exclusive=False) as there, _telling(thread, folder):
-            ids = thread.ids(folder) if there else []
-            checkpoint_id = get_checkpoint_id(config) or next(iter(ids), None)
-            return thread.load(thread.read(folder, checkpoint_id)) if checkpoint_id in ids else None
+            checkpoint_id = get_checkpoint_id(config) or next(iter(thread.ids(folder)), None)
+            if not there or not checkpoint_id or name_for(checkpoint_id) != checkpoint_id:
+                return None
+            return thread.load(thread.read(folder, checkpoint_id)) if thread.has(folder, checkpoint_id) else None
 
     def list(
         self,
@@ -132,7 +133,7 @@ class JsonFileSaver(Saver):
         at = _address(config, checkpoint["id"])
         thread = self._thread(at.thread_id)
         with locked(thread.path, exclusive=True, create=True):
-            check_lease_in(self._store, config)
+            self._check_lease(thread, config)
             size = thread.save(at, checkpoint, get_checkpoint_metadata(config, metadata), get_checkpoint_id(config))
         return at.config(), size
 
@@ -150,8 +151,16 @@ class JsonFileSaver(Saver):
         at = _address(config, _configurable(config)["checkpoint_id"])
         thread = self._thread(at.thread_id)
         with locked(thread.path, exclusive=True, create=True), _telling(thread, thread.namespace(at.checkpoint_ns)):
-            check_lease_in(self._store, config)
+            self._check_lease(thread, config)
             thread.save_writes(at, writes, task_id, task_path)
+
+    def _check_lease(self, thread: ThreadFolder, config: RunnableConfig) -> None:
+        try:
+            check_lease_in(self._store, config)
+        except LeaseLost:
+            if thread.is_empty():  # made for its lock alone
+                self._drop(thread)
+            raise
 
     async def afence(self, thread_id: str) -> None:
         """Return once no write that passed its check of a lease before can land any more.
@@ -325,7 +334,7 @@ def _contents(thread: ThreadFolder, config: RunnableConfig | None) -> Sequence[t
 
 def _load_if(thread: ThreadFolder, folder: Path, checkpoint_id: str, wanted: dict[str, Any]) -> CheckpointTuple | None:
     with locked(thread.path, exclusive=False) as there, _telling(thread, folder):
-        if not there or not (folder / f"{checkpoint_id}.json").exists():  # deleted since it was listed
+        if not there or not thread.has(folder, checkpoint_id):  # deleted since it was listed
             return None
         file = thread.read(folder, checkpoint_id)
         metadata = thread.metadata(file)

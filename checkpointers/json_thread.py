@@ -69,6 +69,10 @@ class ThreadFolder:
         """Return the checkpoint IDs of a namespace, newest first."""
         return sorted((path.stem for path in folder.glob("*.json")), reverse=True)
 
+    def has(self, folder: Path, checkpoint_id: str) -> bool:
+        """Whether there is this checkpoint."""
+        return (folder / f"{checkpoint_id}.json").is_file()
+
     # reading: what cannot be read raises Damaged
 
     def read(self, folder: Path, checkpoint_id: str) -> CheckpointFile:
@@ -170,20 +174,28 @@ class ThreadFolder:
             channel_values=values,
             checkpoint=encode(machinery, self._serde),
         )
-        return sizes + self._write(file)
+        is_new = not self.has(self.namespace(at.checkpoint_ns), at.checkpoint_id)
+        written = self._write(file)
+        if not is_new:
+            self.remove_unused_values()
+        return sizes + written
 
     def save_writes(self, at: Address, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> None:
         """Add what a task wrote. A write that is there stays, unless it is to a channel of LangGraph's own."""
         file = WritesFile(**at._asdict(), task_id=task_id, writes=[])
         path = self._path(file)
         known = {write.index: write for write in self._read(path, WritesFile).writes} if path.exists() else {}
+        replaces = False
         for place, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, place)
             if index < 0 or index not in known:
+                replaces |= index in known and value_file(known[index].value) is not None
                 encoded, _ = self._save_value(value)
                 known[index] = Write(index=index, channel=channel, task_path=task_path, value=encoded)
         file.writes.extend(known[index] for index in sorted(known))
         self._write(file)
+        if replaces:
+            self.remove_unused_values()
 
     def _save_value(self, value: Any) -> tuple[Any, int]:
         encoded = encode(value, self._serde)

@@ -188,7 +188,8 @@ class Saver(BaseCheckpointSaver[Any]):
     def prune_older_than(self, seconds: float) -> None:
         """Of all threads, delete the checkpoints that are older than this, but not what `prune` keeps.
 
-        Every thread can thus be resumed and shows its results, however old it is; `delete_thread` removes one.
+        Every thread can thus be resumed and shows its results, however old it is; `delete_thread` removes one. SQLite
+        counts from when a checkpoint was stored, the others from its `ts`.
 
         Raises:
             ValueError: `seconds` is no age.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -305,15 +306,17 @@ class SqliteSaver(Saver):
         may be interrupted and done again.
 
         Raises:
-            SettingsError: it is no such database, or cannot be read; or it is encrypted with another key.
+            SettingsError: it is no such database, cannot be read or is damaged; or it is encrypted with another key.
         """
         source = sqlite_import.Source(path, self.database.codec)
         return sum(self.database.write_sync(work) for work in source.works())
 
     async def aimport_from(self, path: str | Path) -> int:
         """As `import_from`."""
-        source = sqlite_import.Source(path, self.database.codec)
-        return sum([await self.database.write(work, settle=True) for work in source.works()])
+        works, count = sqlite_import.Source(path, self.database.codec).works(), 0
+        while (work := await asyncio.to_thread(next, works, None)) is not None:  # taking values apart is work, too
+            count += await self.database.write(work, settle=True)
+        return count
 
 
 class _Telling:

@@ -48,7 +48,8 @@ class Source:
         if not Path(self._path).is_file():
             raise SettingsError(f"cannot import {self._path}: there is no such file; name a langgraph database")
         try:
-            with closing(sqlite3.connect(f"{Path(self._path).absolute().as_uri()}?mode=ro", uri=True)) as source:
+            uri = f"{Path(self._path).absolute().as_uri()}?mode=ro"
+            with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as source:
                 yield from self._works(source)
         except sqlite3.Error as error:
             raise SettingsError(f"cannot import {self._path}: {error}; name a langgraph database") from error
@@ -109,6 +110,8 @@ class Source:
     ) -> tuple[sqlite_rows.Serialized, float | None]:
         _check_text(thread_id, checkpoint_ns, checkpoint_id, "" if parent_id is None else parent_id)
         kind, data = self._decrypted(kind, data)
+        if kind != "msgpack":
+            raise TypeError
         checkpoint = _MSGPACK.loads_typed((kind, data))
         return sqlite_rows.serialize(
             Address(thread_id, checkpoint_ns, checkpoint_id),

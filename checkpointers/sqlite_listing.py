@@ -39,8 +39,13 @@ class Listing:
         if before and (end := get_checkpoint_id(before)):
             self._where("checkpoint_id < ?", end)
         self._wanted = wanted or {}
+        self._left_to_python = False
         for key, value in self._wanted.items():
-            if _comparable(key) and _comparable(value):
+            if not (_comparable(key) and _comparable(value)):
+                self._left_to_python = True
+            elif key == "run_id" and isinstance(value, str):
+                self._where("run_id = ?", value)
+            else:
                 clause = "CASE WHEN json_valid(metadata) THEN json_extract(metadata, ?) IS ? ELSE 1 END"
                 self._where(clause, f'$."{key}"', value)
         self._after: tuple[str, int] | None = None
@@ -61,7 +66,8 @@ class Listing:
         if self._after is not None:
             clauses.append("(checkpoint_id, id) < (?, ?)")
             values += self._after
-        asked = PAGE if self._left is None else min(PAGE, self._left)
+        # Where only Python can tell which fit, a page of one row would be a read for each.
+        asked = PAGE if self._left is None or self._left_to_python else min(PAGE, self._left)
         rows = [
             Row(*row)
             for row in connection.execute(
@@ -70,12 +76,12 @@ class Listing:
                 (*values, asked),
             )
         ]
-        if len(rows) < asked:
-            self._left = 0
         if rows:
             self._after = (rows[-1].checkpoint_id, rows[-1].id)
-        found = [row for row in rows if self._fits(row)]
-        if self._left:
+        found = [row for row in rows if self._fits(row)][: self._left]
+        if len(rows) < asked:
+            self._left = 0
+        elif self._left is not None:
             self._left -= len(found)
         return found
 

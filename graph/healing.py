@@ -195,7 +195,11 @@ class Sweep:
     async def _learn(self, result: Result, asked: list[Service]) -> None:
         still_lacked = lacked(result)
         for service in asked:
-            report = await self._circuits[service].report()
+            try:
+                report = await self._circuits[service].report()
+            except Exception as error:  # noqa: BLE001 - the thread was brought forward, whatever ails the circuits
+                _log.warning("the circuit of %s cannot be looked at now: %s", service, error)
+                continue
             self._starts[service].look(report)
             if report.state == "closed" and service not in still_lacked:
                 self._starts[service].succeeded()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from anyio.from_thread import start_blocking_portal
 from langgraph.graph.state import CompiledStateGraph
 
-from tidegate.checkpointers import open_checkpointer
+from tidegate.checkpointers import locate, open_checkpointer
 from tidegate.checkpointers.saving import Saver
 from tidegate.errors import ThreadError
 from tidegate.graph import adapters
@@ -83,7 +83,8 @@ class Pipeline:
         """
         settings = settings or Settings.read()
         services = wire(settings, model=model, recogniser=recogniser, enricher=enricher, clock=clock)
-        url, key = settings.checkpoints, settings.key
+        url = settings.checkpoints
+        key = settings.key if locate(url).kind != "sqlite" else None  # which the store was opened with
         async with services as wired, open_checkpointer(url, store=wired.store, key=key) as saver:
             await wired.store.open()  # after the saver, which makes the folder that both are in
             yield cls(wired, saver, settings)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from itertools import islice
+from typing import Literal, cast
 
 from tidegate.checkpointers.saving import Saver
+from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.errors import (
     CheckpointDamaged,
     DocumentNotFound,
@@ -15,9 +18,10 @@ from tidegate.errors import (
 )
 from tidegate.graph.execution import Executions, check_thread_id, not_found
 from tidegate.resilience.journal import Journal
+from tidegate.store.codec import Codec
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
-from tidegate.store.leases import Leases
+from tidegate.store.leases import Lease, Leases
 from tidegate.store.registry import Registry, ThreadRecord
 from tidegate.store.transactions import Store
 
@@ -85,12 +89,16 @@ class Upkeep:
     async def delete(self, thread_id: str) -> None:
         """Delete a thread: its checkpoints and its place in the list. Its document and its answers stay.
 
+        One that was taken over from another saver is in no list, and can be deleted all the same.
+
         Raises:
             ThreadNotFound: there is none.
             ThreadBusy: it is being run.
             LeaseLost: another process took it over meanwhile, since this one was silent for too long.
         """
-        await self._existing(thread_id)
+        check_thread_id(thread_id)
+        if await self._registry.get(thread_id) is None and not await self._has_checkpoints(thread_id):
+            raise not_found(thread_id)
         async with self._leases.hold(thread_id) as lease:
             await self._saver.adelete_thread(thread_id, leases=[lease])
             await self._registry.delete(thread_id, lease)
@@ -142,9 +150,11 @@ class Upkeep:
         found = sorted({record.document_id for record in records} | set(await self._documents.named(document)))
         if len(found) != 1:
             raise DocumentNotFound(document, found)
-        ids = tuple(record.thread_id for record in await self._registry.of_document(found[0]))
+        leases: list[Lease] = []
         async with AsyncExitStack() as held:
-            leases = [await held.enter_async_context(self._leases.hold(thread_id)) for thread_id in ids]
+            # Until no thread is new: one may have been run while the others were waited for.
+            while new := await self._threads_of(found[0]) - {lease.thread_id for lease in leases}:
+                leases += [await held.enter_async_context(self._leases.hold(thread_id)) for thread_id in sorted(new)]
             # The list of threads goes last: while it names one, what is left can be found and forgotten again.
             calls = await self._journal.forget(found[0], leases)
             for lease in leases:
@@ -152,10 +162,14 @@ class Upkeep:
             await self._documents.delete(found[0], leases)
             for lease in leases:
                 await self._registry.delete(lease.thread_id, lease)
-        return Forgotten(document_id=found[0], threads=ids, calls=calls)
+        return Forgotten(document_id=found[0], threads=tuple(lease.thread_id for lease in leases), calls=calls)
+
+    async def _threads_of(self, document_id: str) -> set[str]:
+        records = await self._registry.of_document(document_id)
+        return {record.thread_id for record in records if record.document_id == document_id}
 
     async def check_threads(self) -> list[Checked]:
-        """Say of every thread whether this code can resume it: for use before a deploy."""
+        """Say of every thread in the list whether this code can resume it: for use before a deploy."""
         return [
             Checked(thread_id=record.thread_id, problem=await self._problem(record.thread_id))
             for record in await self._registry.threads(limit=None)
@@ -204,16 +218,35 @@ class Upkeep:
         async for each in self._saver.alist({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}):
             above = each.parent_config and each.parent_config.get("configurable", {}).get("checkpoint_id")
             parents[each.checkpoint["id"]] = cast("str | None", above)
-        at, count = max(parents, default=None), 0
-        while at in parents:
-            at, count = parents[at], count + 1
-        return len(parents) - count
+        at = max(parents, default=None)
+        while at in parents:  # taken out, as one that was put on top of itself is its own parent
+            at = parents.pop(at)
+        return len(parents)
 
     async def damage(self) -> list[str]:
-        """Check the store's file, and return what is wrong with it; nothing is checked of a server's database."""
-        if not isinstance(self._store, Database):
-            return []
-        return await self._store.read(_integrity)
+        """Read all that is stored, and return what is wrong with it and what helps.
+
+        In the store's file that is each value and each document; elsewhere, each thread's checkpoints back to one that
+        cannot be read. A server looks after its other tables itself.
+        """
+        found: list[str] = []
+        if isinstance(self._store, Database):
+            codec = self._store.codec
+            found = await self._store.read(lambda connection: _integrity(connection, codec))
+        if not isinstance(self._saver, SqliteSaver):
+            for record in await self._registry.threads(limit=None):
+                try:
+                    async for _ in self._saver.alist({"configurable": {"thread_id": record.thread_id}}):
+                        pass
+                except CheckpointDamaged as error:
+                    found.append(str(error))
+        return found
+
+    async def _has_checkpoints(self, thread_id: str) -> bool:
+        try:
+            return await self._saver.aget_tuple({"configurable": {"thread_id": thread_id}}) is not None
+        except CheckpointDamaged:
+            return True
 
     async def _existing(self, thread_id: str) -> ThreadRecord:
         check_thread_id(thread_id)
@@ -223,7 +256,34 @@ class Upkeep:
         return record
 
 
-def _integrity(connection: Any) -> list[str]:
-    found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
-    broken: Sequence[Any] = connection.execute("PRAGMA foreign_key_check").fetchall()
-    return [*found, *(f"a row of {row[0]} names one of {row[2]} that is gone" for row in broken[:20])]
+_MOST = 20
+"""Findings of one kind in one file: it is restored after the first."""
+
+_PACKED = (
+    ("documents", "data", "sha256"),
+    ("blobs", "data", "id"),
+    ("checkpoints", "body", "checkpoint_id || ' of thread ' || thread_id"),
+    ("channel_values", "value", "channel"),
+    ("writes", "value", "channel"),
+    ("calls", "answer", "cache_key"),
+)
+
+
+def _integrity(connection: sqlite3.Connection, codec: Codec) -> list[str]:
+    found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({_MOST})") if row[0] != "ok"]
+    broken = connection.execute("PRAGMA foreign_key_check").fetchall()
+    found += [f"a row of {row[0]} names one of {row[2]} that is gone" for row in broken[:_MOST]]
+    if not found:  # else reading on may fail
+        found = list(islice(_unreadable(connection, codec), _MOST))
+    return [f"{problem}; restore the file from a copy" for problem in found]
+
+
+def _unreadable(connection: sqlite3.Connection, codec: Codec) -> Iterator[str]:
+    """Look for what SQLite cannot see: it has no checksums, and each packed value has one."""
+    for table, column, name in _PACKED:
+        rows = connection.execute(f"SELECT {name}, {column} FROM {table} WHERE {column} IS NOT NULL")  # noqa: S608 - ours
+        for key, packed in rows:
+            try:
+                codec.unpack(packed)
+            except ValueError as error:
+                yield f"{table}: {key} {error}"

@@ -654,9 +654,11 @@ async def test_a_damaged_file_is_replaced_when_it_is_opened(file: Path, clock: M
     await open_circuit(Breaker("api", SqliteCircuits(first), clock=clock))
     await first.close()
     damage(file)
+    was = file.read_bytes()
     database = LiveDatabase(file, clock=clock)
     circuits = SqliteCircuits(database)
     assert await circuits.read_all() == []
+    assert file.with_name(f"{file.name}.damaged").read_bytes() == was, "it may be somebody else's"
     await open_circuit(Breaker("api", circuits, clock=clock))
     await database.close()
     again = LiveDatabase(file, clock=clock)

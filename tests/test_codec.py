@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sqlite3
 import sys
 import zlib
 from pathlib import Path
@@ -13,6 +15,7 @@ import zstandard
 from tidegate.errors import MissingExtra, SettingsError
 from tidegate.settings import Settings
 from tidegate.store.codec import KEY_VARIABLE, MAX_BYTES, Codec, key_from_environment
+from tidegate.store.documents import Documents
 from tidegate.store.opening import store_at
 
 KEY = b"0123456789abcdef"
@@ -102,3 +105,31 @@ async def test_a_key_is_not_taken_for_a_file_that_holds_anything_plain(table: st
     with pytest.raises(SettingsError, match="was written without encryption, and a key was given"):
         await encrypted.open()
     await encrypted.close()
+
+
+def test_of_two_that_open_a_new_file_with_one_key_at_once_both_can_use_it(tmp_path: Path) -> None:
+    first, second = (store_at(tmp_path / "t.db", key=KEY) for _ in range(2))
+    connect = second._open
+
+    def overtaken() -> sqlite3.Connection:
+        connection = connect()
+
+        def overtake(statement: str) -> None:
+            if statement == "BEGIN IMMEDIATE":
+                connection.set_trace_callback(None)
+                first.open_sync()
+                asyncio.run(Documents(first).put(LONG))
+
+        connection.set_trace_callback(overtake)
+        return connection
+
+    second._open = overtaken  # type: ignore[method-assign]
+    second.open_sync()
+    for each in (first, second):
+        each.close_sync()
+
+
+def test_an_empty_key_is_refused_and_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEGATE_ENCRYPTION_KEY", "")
+    with pytest.raises(SettingsError, match="TIDEGATE_ENCRYPTION_KEY is empty; set it"):
+        store_at(tmp_path / "t.db")

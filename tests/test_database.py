@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tidegate.errors import SettingsError, StoreDamaged, StoreError
+from tidegate.store import connection as connections
+from tidegate.store.clock import Clock
 from tidegate.store.connection import APPLICATION_ID, WAL_LIMIT
 from tidegate.store.database import Database
 from tidegate.testing import ManualClock
@@ -50,6 +52,22 @@ def values(connection: sqlite3.Connection) -> list[int]:
 
 def pragma(name: str) -> Callable[[sqlite3.Connection], object]:
     return lambda connection: connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+async def test_what_is_deleted_is_overwritten_whatever_sqlite_is_built_for(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = connections.connect
+
+    def built_without(path: str, clock: Clock) -> sqlite3.Connection:
+        connection = connect(path, clock)
+        connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    monkeypatch.setattr(connections, "connect", built_without)
+    database = Database(file, [FIRST])
+    assert await database.write(pragma("secure_delete")) == 1
+    await database.close()
 
 
 async def test_what_was_written_is_there_after_the_file_was_closed(file: Path, database: Database) -> None:

@@ -18,7 +18,7 @@ import pytest
 from tests.servers.enrichment import EnrichmentServer
 from tests.worlds import World
 from tidegate.cli import main
-from tidegate.errors import CheckpointDamaged, RateLimited, Refused, Transient
+from tidegate.errors import CheckpointDamaged, RateLimited, Refused, StoreUnavailable, Transient
 from tidegate.graph.healing import FAILED_REST, Healed, SlowStart, Sweep
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.settings import Settings
@@ -117,6 +117,32 @@ async def test_a_sweep_completes_what_is_missing_and_asks_for_nothing_else(world
     history = await world.executions().history("t", None)
     assert {1, 2} <= {entry.revision for entry in history}
     assert await sweep(world) == []
+
+
+async def test_a_thread_is_healed_whether_or_not_its_circuit_can_be_looked_at_afterwards(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = worlds()
+    await degraded(world, "t")
+    world.clock.advance(31.0)
+    sweeping = Sweeping(world, watch=False)
+    circuits = sweeping._sweep._circuits
+
+    class Away:
+        async def report(self) -> CircuitReport:
+            raise StoreUnavailable("the server is away")
+
+    async def lose_sight(*arguments: Any) -> None:
+        sweeping._sweep._circuits = {service: Away() for service in circuits}  # type: ignore[misc]
+        try:
+            await learn(*arguments)
+        finally:
+            sweeping._sweep._circuits = circuits
+
+    learn = sweeping._sweep._learn
+    monkeypatch.setattr(sweeping._sweep, "_learn", lose_sight)
+    await sweeping.task
+    assert sweeping.told == {"t": "complete"}
 
 
 async def test_a_sweep_does_nothing_while_the_circuit_is_open(worlds: Any) -> None:

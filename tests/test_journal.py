@@ -37,6 +37,7 @@ from tidegate.testing import ManualClock
 
 CALL = Call.of("api", "enrich", ["Cairo", "LOC"])
 TTL, NOT_FOUND_TTL = 1000.0, 100.0
+DAY = 86400.0
 
 
 class Service:
@@ -357,6 +358,26 @@ async def test_what_is_too_old_is_deleted_by_the_next_process(
     service.failure = None
     await journals().call(Call.of("api", "enrich", "third"), service)
     assert await rows(database) == 2, "the intent without an answer and the new one"
+
+
+async def test_one_that_lives_long_deletes_each_day_what_is_too_old(
+    database: Database, leases: Leases, service: Service, clock: ManualClock
+) -> None:
+    journal = Journal(database, leases, ttl=30 * DAY, not_found_ttl=DAY, clock=clock)
+    service.fail(Transient)
+    with pytest.raises(Transient):
+        await journal.call(Call.of("api", "enrich", "never answered"), service)
+    service.fail(NotFound)
+    with pytest.raises(NotFound):
+        await journal.call(Call.of("api", "enrich", "not found"), service)
+    service.failure = None
+    await journal.call(Call.of("api", "enrich", "found"), service)
+    left = []
+    for day in (0.5, 1.5, 29.0):
+        clock.advance(day * DAY)
+        await journal.call(CALL, service)
+        left.append(await rows(database))
+    assert left == [4, 3, 1], "what was not found goes after a day, all else after thirty"
 
 
 async def test_without_a_journal_each_call_is_made_under_a_key_of_its_own(

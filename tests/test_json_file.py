@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import pytest
 from hypothesis import given
@@ -17,10 +17,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
 from tests.checkpoints import at, checkpoint, file_of, get, ids, place, put, values
+from tidegate.checkpointers import open_checkpointer_sync
 from tidegate.checkpointers.durable import name_for
 from tidegate.checkpointers.json_file import JsonFileSaver
-from tidegate.checkpointers.json_thread import LARGE
-from tidegate.errors import ThreadError
+from tidegate.checkpointers.json_thread import LARGE, ThreadFolder
+from tidegate.errors import LeaseLost, ThreadError
+from tidegate.store.leases import Lease
 
 
 @pytest.fixture
@@ -318,3 +320,45 @@ async def test_pruning_keeps_what_a_delta_channel_is_rebuilt_from(saver: JsonFil
         assert (await graph.aget_state(at())).values == before
     assert len(before["lines"]) == 24
     assert max(removed) > 5
+
+
+def test_a_put_whose_lease_was_lost_leaves_no_folder_behind(tmp_path: Path) -> None:
+    with open_checkpointer_sync(f"file:///{tmp_path}/kept") as saver:
+        put(saver, "a", n=1)
+        lost: dict[str, Any] = Lease("b", 1).configurable()
+        with pytest.raises(LeaseLost):
+            saver.put(at("b", **lost), checkpoint(n=1), {"step": 1}, {})
+        with pytest.raises(LeaseLost):
+            saver.put_writes(at("b", checkpoint_id="1", **lost), [("n", 1)], "task")
+        saver.copy_thread("a", "b")
+        assert values(saver, "b") == {"n": 1}
+
+
+def test_a_value_goes_when_its_checkpoint_is_put_again_without_it(tmp_path: Path) -> None:
+    with open_checkpointer_sync(f"file:///{tmp_path}") as saver:
+        again = checkpoint()
+        for letter in "abc":
+            again["channel_values"] = {"v": letter * 20_000}
+            config = saver.put(at(), again, {"step": 1}, {})
+            saver.put_writes(config, [("__error__", letter * 30_000)], "task")
+        assert len(list(tmp_path.glob("threads/t/values/*"))) == 2
+        [found] = saver.list(at())
+    assert found.checkpoint["channel_values"] == {"v": "c" * 20_000}
+    assert found.pending_writes == [("task", "__error__", "c" * 30_000)]
+
+
+def test_a_listing_reads_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_checkpointer_sync(f"file:///{tmp_path}") as saver:
+        for number in range(5):
+            put(saver, n=number)
+        looked = 0
+        ids = ThreadFolder.ids
+
+        def counted(self: ThreadFolder, folder: Path) -> list[str]:
+            nonlocal looked
+            looked += 1
+            return ids(self, folder)
+
+        monkeypatch.setattr(ThreadFolder, "ids", counted)
+        assert len(list(saver.list(at()))) == 5
+    assert looked == 1

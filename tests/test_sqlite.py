@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from functools import partial
@@ -18,7 +19,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from tests.checkpoints import at, checkpoint, get, ids, put, unused_blobs, values
-from tidegate.checkpointers import open_checkpointer, open_checkpointer_sync
+from tidegate.checkpointers import open_checkpointer, open_checkpointer_sync, sqlite_import, sqlite_listing
 from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.errors import CheckpointDamaged, SettingsError
 from tidegate.store.codec import Codec
@@ -300,6 +301,16 @@ def test_an_encrypted_file_needs_its_key_and_holds_no_plain_value(file: Path) ->
             pass
 
 
+def test_a_key_beside_an_open_store_is_refused_and_not_passed_over(file: Path) -> None:
+    store = store_at(file)
+    with (
+        pytest.raises(SettingsError, match="open the store with it"),
+        open_checkpointer_sync(f"sqlite:///{file}", store=store, key=KEY),
+    ):
+        pass
+    store.close_sync()
+
+
 def test_a_plain_file_is_refused_when_there_is_a_key(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"sqlite:///{file}"
     with open_checkpointer_sync(url) as saver:
@@ -450,3 +461,83 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(file: Path) -> None:
         assert isinstance(saver, SqliteSaver)
         put(saver, "a", n=1)
         assert asyncio.run(Documents(saver.database).get(sha256)) == b"document"
+
+
+DAMAGE_TO_A_SOURCE = {
+    "a value cut short": "UPDATE checkpoints SET checkpoint = substr(checkpoint, 1, 50)",
+    "metadata that is no JSON": "UPDATE checkpoints SET metadata = 'nojson'",
+    "metadata that is a list": "UPDATE checkpoints SET metadata = '[]'",
+    "no type": "UPDATE checkpoints SET type = NULL",
+    "another type": "UPDATE checkpoints SET type = 'bytes'",
+    "no dictionary": "UPDATE checkpoints SET checkpoint = x'01'",
+    "a write cut short": "UPDATE writes SET value = x'dc'",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE_TO_A_SOURCE.values(), ids=DAMAGE_TO_A_SOURCE)
+async def test_damage_to_what_is_taken_over_is_told_with_its_place(
+    official: AsyncSqliteSaver, tmp_path: Path, damage: str
+) -> None:
+    made = checkpoint(n=1)
+    config = await official.aput(at("a"), made, {"step": 1, "source": "loop"}, {"n": 1})
+    await official.aput_writes(config, [("n", {"m": 1})], "task")
+    await official.conn.execute(damage)
+    await official.conn.commit()
+    async with open_checkpointer(f"sqlite:///{tmp_path}/new.db") as saver:
+        assert isinstance(saver, SqliteSaver)
+        with pytest.raises(SettingsError, match=f"checkpoint {made['id']} of thread a is damaged"):
+            await saver.aimport_from(tmp_path / "official.db")
+
+
+async def test_the_event_loop_goes_on_while_threads_are_taken_over(
+    official: AsyncSqliteSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await official.aput(at("a"), checkpoint(n=1), {"step": 1, "source": "loop"}, {"n": 1})
+    taken_apart_by: list[int] = []
+    seconds = sqlite_import._seconds
+
+    def noted(timestamp: object) -> float | None:
+        taken_apart_by.append(threading.get_ident())
+        return seconds(timestamp)
+
+    monkeypatch.setattr(sqlite_import, "_seconds", noted)
+    async with open_checkpointer(f"sqlite:///{tmp_path}/new.db") as saver:
+        assert isinstance(saver, SqliteSaver)
+        assert await saver.aimport_from(tmp_path / "official.db") == 1
+    assert taken_apart_by
+    assert threading.get_ident() not in taken_apart_by
+
+
+def test_a_filter_that_only_python_understands_is_read_a_page_at_a_time(file: Path) -> None:
+    with open_checkpointer_sync(f"sqlite:///{file}") as saver:
+        assert isinstance(saver, SqliteSaver)
+        for number in range(70):
+            saver.put(at("a"), {**checkpoint(), "id": f"{number:08}"}, {"step": number}, {})
+        pages = 0
+        read = saver.database.read_sync
+
+        def counted(work: Any) -> Any:
+            nonlocal pages
+            pages += 1
+            return read(work)
+
+        saver.database.read_sync = counted  # type: ignore[method-assign]
+        assert list(saver.list(at("a"), filter={"step": 0.5}, limit=1)) == []
+        assert pages == 3
+        found = list(saver.list(at("a"), filter={"step": 10.0}, limit=1))
+        assert [each.checkpoint["id"] for each in found] == ["00000010"]
+
+
+def test_runs_are_listed_by_an_index(file: Path) -> None:
+    listing = sqlite_listing.Listing(None, {"run_id": "one"}, None, 10)
+    asked: list[str] = []
+    with open_checkpointer_sync(f"sqlite:///{file}") as saver:
+        assert isinstance(saver, SqliteSaver)
+
+        def plan(connection: sqlite3.Connection) -> list[str]:
+            connection.set_trace_callback(asked.append)
+            listing.page(connection)
+            connection.set_trace_callback(None)
+            return [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
+
+        assert "checkpoints_by_run" in saver.database.read_sync(plan)[0]

@@ -120,6 +120,22 @@ async def test_threads_that_were_stored_before_sweeps_are_found_by_them(tmp_path
     await newer.close()
 
 
+@pytest.mark.parametrize(
+    ("clause", "index"),
+    [
+        ("document_id >= 'a' AND document_id <= 'ag'", "threads_by_document"),
+        ("source = 's'", "threads_by_source"),
+        ("status = 'failed' ORDER BY updated_at DESC, thread_id LIMIT 100", "threads_by_status"),
+    ],
+)
+async def test_threads_are_found_by_an_index(database: Database, clause: str, index: str) -> None:
+    def plan(connection: Connection) -> list[str]:
+        found = connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM threads WHERE {clause}")  # noqa: S608
+        return [str(row[3]) for row in found]
+
+    assert index in (await database.read(plan))[0]
+
+
 async def test_ten_threads_of_a_hundred_thousand_are_found_without_reading_the_rest(database: Database) -> None:
     def plan(connection: Connection) -> list[str]:
         connection.execute(

@@ -19,6 +19,7 @@ from tidegate import Pipeline, Settings, errors
 from tidegate.checkpointers import open_checkpointer
 from tidegate.cli import main
 from tidegate.settings import EnrichmentSettings
+from tidegate.store.codec import Codec
 from tidegate.store.leases import Lease, Leases
 from tidegate.store.opening import store_at
 
@@ -83,6 +84,21 @@ async def test_a_forgotten_document_takes_threads_answers_and_bytes_with_it(tmp_
     assert (documents, answers) == (1, 0)
 
 
+@pytest.mark.parametrize(("url", "file"), [("sqlite:///{}/t.db", "t.db"), ("file:///{}/kept", "kept/store.db")])
+async def test_a_forgotten_document_gives_its_space_back_and_leaves_no_value(
+    url: str, file: str, tmp_path: Path
+) -> None:
+    prose = " ".join(f"{number * 2654435761 % 2**32:x}" for number in range(20_000))
+    async with Pipeline.open(Settings(checkpoints=url.format(tmp_path), recogniser="rules")) as pipeline:
+        await pipeline.run(text=prose, name="note", thread_id="a")
+        await pipeline.forget("note")
+    with sqlite3.connect(tmp_path / file) as connection:
+        assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
+        for table in ("documents", "blobs", "channel_values", "writes", "calls", "threads"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table  # noqa: S608
+    assert (tmp_path / file).stat().st_size < len(prose)
+
+
 async def test_answers_of_a_thread_that_was_deleted_are_forgotten_with_its_document(tmp_path: Path) -> None:
     with EnrichmentServer() as server:
         api = EnrichmentSettings(adapter="http", url=server.url, types=("LOC",))
@@ -95,6 +111,30 @@ async def test_answers_of_a_thread_that_was_deleted_are_forgotten_with_its_docum
             assert (await pipeline.forget(deleted.document.id)).calls == 3
     with sqlite3.connect(tmp_path / "t.db") as connection:
         assert connection.execute("SELECT count(*) FROM calls").fetchone() == (1,)
+
+
+async def test_a_thread_that_runs_while_its_document_is_being_forgotten_is_forgotten_too(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pipeline.run(text=TEXT, name="note", thread_id="a")
+    leases = pipeline._wired.leases
+    acquire = leases.acquire
+
+    async def run_another(thread_id: str) -> Lease:
+        monkeypatch.setattr(leases, "acquire", acquire)
+        await pipeline.run(text=TEXT, name="note", thread_id="late")
+        return await acquire(thread_id)
+
+    monkeypatch.setattr(leases, "acquire", run_another)
+    assert (await pipeline.forget("note")).threads == ("a", "late")
+    assert await pipeline.threads() == []
+    with pytest.raises(errors.ThreadNotFound):
+        await pipeline.inspect("late")
+
+
+async def test_a_source_that_looks_like_the_beginning_of_a_hash_can_be_forgotten_by_name(pipeline: Pipeline) -> None:
+    await pipeline.run(text=TEXT, name="20240131", thread_id="a")
+    assert (await pipeline.forget("20240131")).threads == ("a",)
 
 
 async def test_a_name_that_several_documents_have_is_not_enough(pipeline: Pipeline) -> None:
@@ -237,8 +277,20 @@ async def test_the_doctor_counts_the_checkpoints_of_a_fork_that_led_nowhere(pipe
     first = (await pipeline.history("a"))[-2]
     config: Any = {"configurable": {"thread_id": "a", "checkpoint_id": first.checkpoint_id, "checkpoint_ns": ""}}
     await pipeline.graph.aupdate_state(config, {}, as_node="ingest")
+    kept = len(await pipeline.history("a"))
     [finding] = await pipeline.diagnose()
-    assert "are a fork that led nowhere" in finding.reason
+    assert f"; {kept - 3} of its checkpoints are a fork that led nowhere" in finding.reason
+
+
+async def test_a_checkpoint_that_was_put_on_top_of_itself_does_not_hold_the_doctor_up(pipeline: Pipeline) -> None:
+    pipeline._executions._graph.interrupt_before_nodes = ["gate_summary"]
+    await pipeline.run(text=TEXT, thread_id="a")
+    saver = pipeline._upkeep._saver
+    newest = await saver.aget_tuple({"configurable": {"thread_id": "a", "checkpoint_ns": ""}})
+    assert newest is not None
+    await saver.aput(newest.config, newest.checkpoint, newest.metadata, {})
+    [finding] = await pipeline.diagnose()
+    assert finding.state == "interrupted"
 
 
 @pytest.fixture
@@ -310,6 +362,8 @@ def test_threads_of_langgraphs_own_sqlite_saver_are_taken_over(
         "took over 1 checkpoints, for the graph that wrote them; `tidegate threads` lists Tidegate's own\n",
     )
     assert tidegate("import", "old.db", "--checkpoints", "memory:")[0] == 2
+    assert tidegate("delete", "x")[:2] == (0, "deleted thread x\n")
+    assert tidegate("delete", "x")[0] == 6
 
 
 async def test_a_lease_says_who_holds_it_without_taking_it(tmp_path: Path) -> None:
@@ -364,3 +418,46 @@ async def test_a_damaged_checkpoint_is_a_finding_of_the_doctor_and_not_its_end(t
             connection.execute("UPDATE checkpoints SET body = zeroblob(9) WHERE thread_id = 'a'")
         found = {each.thread_id: (each.state, each.helps) for each in await pipeline.diagnose()}
     assert found == {"a": ("damaged", "delete"), "b": ("interrupted", "resume")}
+
+
+@pytest.mark.parametrize("table", ["documents", "blobs", "checkpoints", "calls"])
+async def test_the_doctor_sees_a_single_byte_that_changed(table: str, tmp_path: Path) -> None:
+    columns = {"documents": "data", "blobs": "data", "checkpoints": "body", "calls": "answer"}
+    url = f"sqlite:///{tmp_path}/t.db"
+    async with Pipeline.open(Settings(checkpoints=url, recogniser="rules")) as pipeline:
+        await pipeline.run(text=TEXT * 100, thread_id="a")
+        assert await pipeline.damage() == []
+        with sqlite3.connect(tmp_path / "t.db") as connection:
+            connection.execute(
+                "INSERT INTO calls (cache_key, service, operation, idempotency_key, intended_at, answered_at, answer) "
+                "VALUES ('key', 's', 'o', 'k', 0.0, 0.0, ?)",
+                (Codec().pack(b"{}"),),
+            )
+            column = columns[table]
+            (packed,) = connection.execute(f"SELECT {column} FROM {table} LIMIT 1").fetchone()  # noqa: S608
+            changed = packed[:-1] + bytes((packed[-1] ^ 1,))
+            connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (changed, packed))  # noqa: S608
+        [problem] = await pipeline.damage()
+    assert problem.startswith(f"{table}: ")
+    assert problem.endswith("; restore the file from a copy")
+
+
+@pytest.mark.parametrize("kind", ["file", "postgres"])
+async def test_the_doctor_reads_the_checkpoints_of_other_savers_too(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = f"file:///{tmp_path}/kept" if kind == "file" else request.getfixturevalue("postgres_url")
+    async with Pipeline.open(Settings(checkpoints=url, recogniser="rules")) as pipeline:
+        for thread_id in ("a", "b"):
+            await pipeline.run(text=TEXT, thread_id=thread_id)
+        assert await pipeline.damage() == []
+        if kind == "file":
+            next((tmp_path / "kept/threads/a/checkpoints").glob("*.json")).write_text("{")
+        else:
+            await pipeline._wired.store.write(
+                lambda connection: (
+                    connection.execute("UPDATE checkpoints SET checkpoint = '{}' WHERE thread_id = ?", ("a",)).rowcount
+                )
+            )
+        [problem] = await pipeline.damage()
+    assert "thread 'a'" in problem

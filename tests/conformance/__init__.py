@@ -1,1 +1,1 @@
-"""Every saver against LangGraph's suite for savers, and the JSON files against LangGraph's saver in memory."""
+"""Every saver against LangGraph's suite for savers, and against LangGraph's saver in memory."""

@@ -1,4 +1,4 @@
-"""The JSON files hold what LangGraph's saver in memory holds, whatever is done to both."""
+"""The JSON files hold what LangGraph's saver in memory holds, whatever is done to both, and no value too many."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import invariant, run_state_machine_as_test
 
 from tests.conformance.histories import keeps_what_the_model_keeps
 from tests.conformance.model import BothSavers
@@ -34,6 +34,14 @@ class BothWithJsonFiles(BothSavers):
     """JSON files beside the model."""
 
     place = Folder
+
+    @invariant()
+    def no_value_is_leaked(self) -> None:
+        """Look into the folder: a value's file goes with the last checkpoint that names it."""
+        assert isinstance(self.kept, Folder)
+        for thread in Path(self.kept.folder.name).glob("threads/*"):
+            named = "".join(path.read_text() for path in thread.rglob("*.json") if path.parent.name != "values")
+            assert all(path.stem in named for path in thread.glob("values/*.json"))
 
 
 @pytest.mark.parametrize(("examples", "steps"), [(20, 20), pytest.param(500, 40, marks=pytest.mark.slow)])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import invariant, run_state_machine_as_test
+from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from tests.conformance.histories import keeps_what_the_model_keeps
-from tests.conformance.model import BothSavers
+from tests.conformance.model import THREADS, BothSavers
 from tidegate.checkpointers.memory import MemorySaver
 
 
@@ -39,6 +39,20 @@ class BothWithMemory(BothSavers):
         assert {key[0] for key in self.saver.blobs} <= {
             thread_id for thread_id, namespaces in self.saver.storage.items() if any(namespaces.values())
         }
+
+    @rule(thread=THREADS)
+    def prune_leaves_no_value_that_no_checkpoint_has(self, thread: str) -> None:
+        """Look for each value after a thread was pruned; one that was put again may have left some before."""
+        assert isinstance(self.saver, MemorySaver)
+        before = dict(self.saver.blobs)
+        self.prune(thread)
+        used = {
+            (thread, checkpoint_ns, *versioned)
+            for checkpoint_ns, checkpoints in self.saver.storage.get(thread, {}).items()
+            for packed, _, _ in checkpoints.values()
+            for versioned in self.saver.serde.loads_typed(packed)["channel_versions"].items()
+        }
+        assert self.saver.blobs == before or {key for key in self.saver.blobs if key[0] == thread} <= used
 
 
 @pytest.mark.parametrize(("examples", "steps"), [(30, 20), pytest.param(500, 40, marks=pytest.mark.slow)])

@@ -36,7 +36,7 @@ def doctor(options: Mapping[str, str], *, as_json: bool) -> None:
         print_json({"damage": damage, "threads": threads})
     else:
         for problem in damage:
-            typer.echo(f"damaged: {problem}; restore the file from a copy")
+            typer.echo(f"damaged: {problem}")
         rows = [(f.thread_id, f.state, _command(f, options), printable(f.reason)) for f in findings]
         typer.echo(table(rows, ("THREAD", "STATE", "HELPS", "WHY")) if rows else "every thread is finished")
     if damage or findings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from tidegate.errors import NotFound, OutcomeUnknown, Permanent, Refused, ServiceError
 from tidegate.resilience.guard import Answer, Keep
 from tidegate.state import JSON, hash_of
+from tidegate.store.blobs import give_back
+from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.leases import Lease, Leases, check, stopping
 from tidegate.store.transactions import Connection, Store
 from tidegate.telemetry import events
@@ -48,7 +51,12 @@ _ANSWER: Final = """
 _WITHDRAW: Final = "DELETE FROM calls WHERE cache_key = ? AND idempotency_key = ? AND answered_at IS NULL"
 _FORGET: Final = "DELETE FROM calls WHERE cache_key = ? AND answered_at IS NOT NULL"
 _FORGET_DOCUMENT: Final = "DELETE FROM calls WHERE document_id = ?"
-_PRUNE: Final = "DELETE FROM calls WHERE answered_at < tidegate_now() - ?"
+_PRUNE: Final = "DELETE FROM calls WHERE found = ? AND answered_at < tidegate_now() - ?"
+_PRUNE_INTENTS: Final = "DELETE FROM calls WHERE answered_at IS NULL AND intended_at < tidegate_now() - ?"
+
+_PRUNE_EVERY: Final = 86400.0
+_INTENT_TTL: Final = 2592000.0
+"""Seconds after which no request is repeated under its idempotency key any more: services forget keys within days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +103,11 @@ class Journal:
         ttl: float = 2592000.0,
         not_found_ttl: float = 86400.0,
         new_key: Callable[[], str] = lambda: str(uuid.uuid4()),
+        clock: Clock | None = None,
     ) -> None:
         """Keep answers for `ttl` seconds, those that there is no such thing for `not_found_ttl`.
+
+        An intent without an answer is kept for 30 days, or for `ttl` if that is longer.
 
         One that is not `enabled` keeps nothing: each call has an idempotency key of its own. Executions make their
         calls under their lease in `leases`.
@@ -109,7 +120,8 @@ class Journal:
         self._new_key = new_key
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, asyncio.Lock]]
         self._turns = WeakKeyDictionary()
-        self._is_pruned = False
+        self._clock = clock or SystemClock()
+        self._prune_at = -math.inf
 
     async def call(
         self,
@@ -188,7 +200,9 @@ class Journal:
 
         def delete(connection: Connection) -> int:
             check(connection, *leases)
-            return connection.execute(_FORGET_DOCUMENT, (document_id,)).rowcount
+            count = connection.execute(_FORGET_DOCUMENT, (document_id,)).rowcount
+            give_back(connection)
+            return count
 
         return await self._database.write(delete)
 
@@ -281,14 +295,19 @@ class Journal:
         return value if isinstance(value, dict) else None
 
     def _prune(self) -> None:
-        """Delete what is too old to be replayed, once in the life of a process and without waiting for it."""
-        if not self._is_pruned:
-            self._is_pruned = True
+        """Delete what is too old to be replayed, at the first call and once a day, without waiting for it."""
+        now = self._clock.monotonic()
+        if now < self._prune_at:
+            return
+        self._prune_at = now + _PRUNE_EVERY
 
-            def delete(connection: Connection) -> None:
-                connection.execute(_PRUNE, (self._ttl,))
+        def delete(connection: Connection) -> None:
+            connection.execute(_PRUNE, (1, self._ttl))
+            connection.execute(_PRUNE, (0, self._not_found_ttl))
+            connection.execute(_PRUNE_INTENTS, (max(self._ttl, _INTENT_TTL),))
+            give_back(connection)
 
-            self._database.submit(delete)
+        self._database.submit(delete)
 
 
 def _check(connection: Connection, lease: Lease | None) -> None:

@@ -11,6 +11,7 @@ from tidegate.store import rows
 
 if TYPE_CHECKING:
     from tidegate.store.codec import Codec
+    from tidegate.store.transactions import Connection
 
 
 INLINE = 256
@@ -266,8 +267,13 @@ def sweep(connection: sqlite3.Connection, candidates: Collection[int]) -> None:
         connection.execute("DELETE FROM blobs WHERE id IN (SELECT value FROM json_each(?))", (ids,))
 
 
-def give_back(connection: sqlite3.Connection) -> None:
-    """Give the space that nothing uses any more back to the disk; in a transaction, after what made it free."""
+def give_back(connection: Connection) -> None:
+    """Give the space that nothing uses any more back to the disk; in a transaction, after what made it free.
+
+    PostgreSQL does so by itself.
+    """
+    if not isinstance(connection, sqlite3.Connection):
+        return
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     for _ in range(free):  # sqlite3 stops this pragma after one page, as it returns no columns
         connection.execute("PRAGMA incremental_vacuum(1)")

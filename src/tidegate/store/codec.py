@@ -138,11 +138,13 @@ class Codec:
         if row is None and self._proof is not None:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                if _holds_anything(connection):
-                    raise SettingsError(
-                        f"{path} was written without encryption, and a key was given; take it away, or name a new file"
-                    )
-                connection.execute("INSERT INTO encryption (id, proof) VALUES (1, ?)", (self._proof,))
+                if connection.execute("SELECT 1 FROM encryption").fetchone() is None:  # another may have been faster
+                    if _holds_anything(connection):
+                        raise SettingsError(
+                            f"{path} was written without encryption, and a key was given; "
+                            "take it away, or name a new file"
+                        )
+                    connection.execute("INSERT INTO encryption (id, proof) VALUES (1, ?)", (self._proof,))
                 connection.execute("COMMIT")
             finally:
                 if connection.in_transaction:
@@ -163,8 +165,16 @@ class Codec:
 
 
 def key_from_environment() -> bytes | None:
-    """Return the key that the variable holds, None without one."""
-    return os.fsencode(os.environ.get(KEY_VARIABLE, "")) or None  # bytes that are no text too
+    """Return the key that the variable holds, None without one.
+
+    Raises:
+        SettingsError: it is set and empty, as where a secret was not mounted: who meant to encrypt shall not store
+            plainly.
+    """
+    key = os.environ.get(KEY_VARIABLE)
+    if key == "":
+        raise SettingsError(f"{KEY_VARIABLE} is empty; set it to the key, or unset it to store without encryption")
+    return None if key is None else os.fsencode(key)  # bytes that are no text too
 
 
 def _holds_anything(connection: sqlite3.Connection) -> bool:

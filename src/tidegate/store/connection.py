@@ -70,6 +70,7 @@ def connect_writer(
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of effect only before the first table
         _write_ahead(connection)
         connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten; not every SQLite does so
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         _refuse_read_only(connection)
         _migrate(connection, path, migrations)

@@ -19,8 +19,6 @@ from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.codec import Codec
 from tidegate.store.connection import BUSY_TIMEOUT, WAL_LIMIT
 
-__all__ = ["BUSY_TIMEOUT", "Database", "Synchronous"]
-
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Told: TypeAlias = "tuple[_Operation, Any, BaseException | None]"

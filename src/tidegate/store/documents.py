@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from tidegate.errors import StateInvalid
+from tidegate.store.blobs import give_back
 from tidegate.store.leases import Lease, check
 from tidegate.store.transactions import Connection, Store
 
@@ -56,6 +57,7 @@ class Documents:
         def delete(connection: Connection) -> None:
             check(connection, *leases)
             connection.execute("DELETE FROM documents WHERE sha256 = ?", (sha256,))
+            give_back(connection)
 
         await self._database.write(delete)
 

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from tidegate.errors import LeaseLost, ThreadBusy
 from tidegate.state import LEASE
 from tidegate.store.clock import Clock, SystemClock
-from tidegate.store.database import BUSY_TIMEOUT
+from tidegate.store.connection import BUSY_TIMEOUT
 from tidegate.store.dialect import FOR_SHARE
 from tidegate.store.owner import Owner
 from tidegate.store.transactions import Connection, Store

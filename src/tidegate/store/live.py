@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tidegate.errors import SettingsError
 from tidegate.store.clock import Clock
-from tidegate.store.database import BUSY_TIMEOUT, Database
+from tidegate.store.connection import BUSY_TIMEOUT
+from tidegate.store.database import Database
 
 LIVE_BUSY_TIMEOUT = 2.0
 """Seconds that a call waits for another process's transaction, which takes microseconds unless that process hangs."""
@@ -60,7 +61,10 @@ LIVE = (CIRCUITS, FORCED_AND_WINDOWS, RATES)
 
 
 class LiveDatabase(Database):
-    """`tidegate-live.db`. Nothing in it is worth more than going on, so a damaged file is replaced by an empty one."""
+    """`tidegate-live.db`. Nothing in it is worth more than going on, so a damaged file makes way for an empty one.
+
+    It is kept as `*.damaged`, since it may be a file of somebody else's that happens to have the name.
+    """
 
     _busy_timeout = LIVE_BUSY_TIMEOUT
     _reads_in_turn = True
@@ -83,8 +87,9 @@ class LiveDatabase(Database):
                         f"cannot open {self.path}: {error}; check permissions or name another file"
                     ) from error
                 if _is_damaged(self.path):
-                    for part in (f"{self.path}-wal", f"{self.path}-shm", self.path):
+                    for part in (f"{self.path}-wal", f"{self.path}-shm"):
                         Path(part).unlink(missing_ok=True)
+                    Path(self.path).replace(f"{self.path}.damaged")
                 connection = super()._open()
         connection.execute(f"PRAGMA busy_timeout = {self._busy_timeout * 1000:.0f}")
         return connection

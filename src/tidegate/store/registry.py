@@ -114,10 +114,11 @@ class Registry:
         return await self._select(clause, (limit,))
 
     async def of_document(self, name: str) -> list[ThreadRecord]:
-        """Return the threads of the documents with this SHA-256, its first 8 digits or more, or this source."""
+        """Return the threads of the documents with this SHA-256 or its first 8 digits or more; else of this source."""
+        found: list[ThreadRecord] = []
         if DIGEST.fullmatch(name):
-            return await self._select("WHERE document_id >= ? AND document_id <= ?", (name, name + "g"))
-        return await self._select("WHERE source = ?", (name,))
+            found = await self._select("WHERE document_id >= ? AND document_id <= ?", (name, name + "g"))
+        return found or await self._select("WHERE source = ?", (name,))  # `20240131` is both
 
     async def _select(self, clause: str, values: tuple[object, ...]) -> list[ThreadRecord]:
         def select(connection: Connection) -> list[ThreadRecord]:

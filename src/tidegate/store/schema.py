@@ -148,8 +148,17 @@ HEALING_EXTRACTION = """
 """
 """The same for a model that names the entities."""
 
-STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING, HEALING_EXTRACTION)
+THREADS_BY_NAME = """
+    CREATE INDEX threads_by_document ON threads (document_id);
+    CREATE INDEX threads_by_source ON threads (source);
+    CREATE INDEX threads_by_status ON threads (status, updated_at)
+"""
+"""What threads are looked up by: `forget` by document or source, lists by status."""
+
+_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME)
+
+STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, *_THREADS_SINCE)
 """The store's file."""
 
-SERVER_STORE = (THREADS, LEASES, CALLS, CALLS_OF_DOCUMENTS, HEALING, HEALING_EXTRACTION)
+SERVER_STORE = (THREADS, LEASES, CALLS, CALLS_OF_DOCUMENTS, *_THREADS_SINCE)
 """The same in a PostgreSQL database, where LangGraph's own saver keeps the checkpoints."""
