@@ -6,7 +6,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.servers.enrichment import EnrichmentServer
@@ -78,9 +78,14 @@ def enriched(result: Result) -> set[str]:
     return {key for key, record in result.enrichments.items() if record.status == "enriched"}
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(150, marks=pytest.mark.slow)])
-def test_whatever_was_scheduled_a_sweep_completes_the_thread_and_revisions_only_grow(examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, derandomize=examples < 10, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize(
+    "phases",
+    [[Phase.explicit], pytest.param([Phase.generate, Phase.shrink], marks=pytest.mark.slow)],
+    ids=["one", "many"],
+)
+def test_whatever_was_scheduled_a_sweep_completes_the_thread_and_revisions_only_grow(phases: list[Phase]) -> None:
+    @settings(max_examples=150, deadline=None, phases=phases, suppress_health_check=list(HealthCheck))
+    @example(Schedule([200, 200, "garbage"], then=503), Schedule(["half body"], then=401), 1)
     @given(schedules, schedules, st.integers(0, 2))
     def sooner_or_later(api: Schedule, model: Schedule, sweeps: int) -> None:
         asyncio.run(live(api, model, sweeps))
