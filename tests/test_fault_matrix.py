@@ -14,7 +14,7 @@ from tests.servers.enrichment import EnrichmentServer
 from tests.worlds import NamesByCapital
 from tidegate import Pipeline, Settings
 from tidegate.graph.result import Result
-from tidegate.resilience.faults import FAULTS, Behaviour, Delay, FaultyChat, Schedule
+from tidegate.resilience.faults import FAULTS, Behaviour, Course, Delay, FaultyChat, Prompt, RetryAfter, Schedule
 from tidegate.testing import ManualClock
 
 NAMES = ["Balan", "Bemor", "Cirith", "Dosund", "Fuwick", "Galan", "Hemor", "Jirith"]
@@ -30,9 +30,17 @@ FOR_GOOD: tuple[Behaviour, ...] = (400, "redirect loop", "redirect away")
 SLOW: tuple[Behaviour, ...] = ("hang", "stall", "slow drip", Delay(1.0))
 """What an attempt that times out is for, in real time."""
 
+HEALINGS = ["backfill", "resume"]
 CASES = [
-    pytest.param(fault, moment, id=f"{fault} {moment}", marks=[] if moment == MOMENTS[0] else [pytest.mark.slow])
+    pytest.param(
+        fault,
+        moment,
+        healing,
+        id=f"{fault} {moment}, {healing}",
+        marks=[] if (moment, healing) == (MOMENTS[0], HEALINGS[0]) else [pytest.mark.slow],
+    )
     for moment in MOMENTS
+    for healing in HEALINGS
     for fault in FAULTS
 ]
 
@@ -81,10 +89,29 @@ def check(result: Result, service: str) -> None:
         assert result.summary.method == "llm" or result.missing
 
 
+async def heal(tidegate: Pipeline, clock: ManualClock, healing: str, known: Result) -> Result:
+    """Complete the thread, now that its service is well; a sweep finds what can be had, and leaves all else alone."""
+    if healing == "resume":
+        clock.advance(31.0)
+        return await in_time(tidegate.resume("t"))
+    clock.advance(301.0)  # what failed twice by itself is left alone for four minutes
+    async with asyncio.timeout(LONGEST):
+        swept = [each async for each in tidegate.backfill()]
+    if not any(item.retryable for item in known.missing):
+        assert swept == []
+        return known
+    [healed] = swept
+    assert healed.result is not None, healed.error
+    stored = await tidegate.inspect("t")
+    assert (healed.result.status, healed.result.missing) == (stored.status, stored.missing)
+    assert [each async for each in tidegate.backfill()] == []
+    return healed.result
+
+
 async def go_through(
-    tidegate: Pipeline, clock: ManualClock, begin: Begin, service: str, moment: str, fault: Behaviour
+    tidegate: Pipeline, clock: ManualClock, begin: Begin, service: str, moment: str, fault: Behaviour, healing: str
 ) -> None:
-    """Run a document into the fault, heal the service, and resume."""
+    """Run a document into the fault, heal the service, and complete the thread."""
     if moment == "during the probe":
         begin(Schedule(then=503))
         first = await in_time(tidegate.run(text=TEXT, thread_id="t"))
@@ -99,9 +126,9 @@ async def go_through(
     check(result, service)
 
     begin(Schedule())
-    clock.advance(31.0)
-    healed = await in_time(tidegate.resume("t"))
+    healed = await heal(tidegate, clock, healing, result)
     check(healed, service)
+    assert healed.revision >= result.revision
     if fault in FOR_GOOD and moment != "during the probe":
         assert healed.missing
     if fault in FOR_GOOD:
@@ -110,19 +137,71 @@ async def go_through(
         assert healed.status == "complete", healed.missing
 
 
-@pytest.mark.parametrize(("fault", "moment"), CASES)
-async def test_an_enrichment_api_that_misbehaves_costs_no_document(fault: Behaviour, moment: str) -> None:
+@pytest.mark.parametrize(("fault", "moment", "healing"), CASES)
+async def test_an_enrichment_api_that_misbehaves_costs_no_document(fault: Behaviour, moment: str, healing: str) -> None:
     clock = ManualClock(auto=True)
     with EnrichmentServer(clock=clock) as server:
         async with pipeline(fault, clock, server.url, None) as tidegate:
-            await go_through(tidegate, clock, server.follow, "enrichment", moment, fault)
+            await go_through(tidegate, clock, server.follow, "enrichment", moment, fault, healing)
         assert server.most_at_once <= 2
 
 
-@pytest.mark.parametrize(("fault", "moment"), CASES)
-async def test_a_model_that_misbehaves_costs_no_document(fault: Behaviour, moment: str) -> None:
+@pytest.mark.parametrize(("fault", "moment", "healing"), CASES)
+async def test_a_model_that_misbehaves_costs_no_document(fault: Behaviour, moment: str, healing: str) -> None:
     clock = ManualClock(auto=True)
     model = FaultyChat(says=cite, clock=clock)
     async with pipeline(fault, clock, "", model) as tidegate:
-        await go_through(tidegate, clock, model.course.follow, "model", moment, fault)
+        await go_through(tidegate, clock, model.course.follow, "model", moment, fault, healing)
     assert model.course.most_at_once <= 2
+
+
+CANCELLED = [
+    pytest.param(moment, service, marks=[] if moment == "during the probe" else [pytest.mark.slow])
+    for moment in [*MOMENTS, "in the pause before a retry"]
+    for service in ("enrichment", "model")
+]
+
+
+@pytest.mark.parametrize(("moment", "service"), CANCELLED)
+async def test_a_run_that_is_cancelled_can_be_resumed_and_pays_nothing_twice(moment: str, service: str) -> None:
+    """What was on its way, or was to be repeated, is asked again under its idempotency key, and nothing else is."""
+    clock = ManualClock(auto=True)
+    chat = FaultyChat(says=cite, clock=clock)
+    model = chat if service == "model" else None
+    with EnrichmentServer(clock=clock) as server:
+        course: Course[Any] = server if model is None else chat.course
+        async with pipeline(200, clock, server.url, model) as tidegate:
+            if moment == "during the probe":
+                course.follow(Schedule(then=503))
+                await in_time(tidegate.run(text=TEXT, thread_id="t"))
+                clock.advance(31.0)
+                course.requests.clear()
+            answered = 3 if moment in ("in the middle of the fan-out", "in the pause before a retry") else 0
+            last: Behaviour = RetryAfter(20.0) if moment == "in the pause before a retry" else "hang"
+            course.follow(Schedule([200] * answered, then=last))
+            clock.auto = last == "hang"
+            running = asyncio.ensure_future(tidegate.run(text=TEXT, thread_id="t"))
+            alone = moment in ("during the probe", "in the pause before a retry")
+            await asyncio.to_thread(course.wait_for, answered + (1 if alone else 2))
+            if last != "hang":
+                await clock.until_sleeping()
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            met = len(course.requests)
+            assert (await tidegate.inspect("t")).status == "unfinished"
+
+            course.follow(Schedule())
+            clock.auto = True
+            result = await in_time(tidegate.resume("t"))
+            assert (result.status, result.missing) == ("complete", ())
+        asked = [asked_of(request) for request in course.requests]
+        settled = met - (1 if moment == "during the probe" else 2)  # all but what can be on its way at once
+        assert not set(asked[:settled]) & set(asked[settled:])
+        repeated = len(asked) - len(set(asked))
+        assert repeated == met - settled if last == "hang" else repeated in (1, 2)
+
+
+def asked_of(request: Any) -> tuple[str, ...]:
+    """Return what a request asked, and under which idempotency key, where it can have one."""
+    return (request.text,) if isinstance(request, Prompt) else (request.body, request.headers["idempotency-key"])

@@ -27,7 +27,7 @@ from tidegate.errors import (
     ServiceError,
     Transient,
 )
-from tidegate.resilience.breaker import Breaker, CircuitChange
+from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport
 from tidegate.resilience.circuits import MemoryCircuits
 from tidegate.resilience.guard import Answer, Guard
 from tidegate.settings import ServiceSettings
@@ -638,3 +638,35 @@ async def test_an_answer_is_kept_before_the_next_call_takes_its_place(answer: st
     assert began == [0, 1, 2]
     assert kept == [(answer, 1)] * 3
     assert all(isinstance(call.exception(), NotFound) for call in calls) == (answer is None)
+
+
+@pytest.mark.parametrize("answer", ["found", None])
+async def test_an_answer_is_kept_though_its_caller_is_cancelled_while_the_circuit_is_told(answer: str | None) -> None:
+    class Cancelling(MemoryCircuits):
+        async def read(self, name: str) -> CircuitReport:
+            if answered:
+                calling.cancel()
+                await asyncio.sleep(0)
+            return await super().read(name)
+
+    clock = ManualClock()
+    guard = Guard(
+        Breaker("api", Cancelling(clock), clock=clock), settings=ServiceSettings(), classify=classify, clock=clock
+    )
+    answered = False
+    kept: list[str | None] = []
+
+    async def attempt(_: int) -> str:
+        nonlocal answered
+        answered = True
+        if answer is None:
+            raise NotFound("api", "no such thing")
+        return answer
+
+    async def keep(value: str | None, attempts: int) -> None:
+        kept.append(value)
+
+    calling = asyncio.create_task(guard.call(attempt, keep=keep))
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert kept == [answer]

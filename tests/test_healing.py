@@ -338,10 +338,10 @@ async def test_two_sweeps_at_once_run_no_thread_twice(worlds: Any) -> None:
     assert world.places.asked == ["Bob"] * 12
 
 
-async def waiting_threads(world: World, count: int) -> None:
+async def waiting_threads(world: World, count: int, text: str = "we met Bob.") -> None:
     """Have so many threads wait, all but the first of them copies."""
     world.places.down = True
-    await world.executions().advance("t0", await world.take_in("we met Bob."), when_open="wait")
+    await world.executions().advance("t0", await world.take_in(text), when_open="wait")
     world.places.down = False
     world.places.asked.clear()
     registry = Registry(world.database)
@@ -359,24 +359,34 @@ async def waiting_threads(world: World, count: int) -> None:
     await asyncio.gather(*map(registry.put, copies))
 
 
-async def test_a_thousand_waiting_threads_do_not_rush_a_service_that_came_back(worlds: Any) -> None:
-    world = worlds(concurrency=8)
-    await waiting_threads(world, 1000)
+async def first_second(world: World, expected: list[int]) -> None:
+    """Have a sweep see that its circuit admits calls; in each 0.1 s, so many are to be on their way, and no more."""
     world.clock.advance(31.0)
-    began = world.clock.monotonic()
-    answering = world.places.answer_after = 0.1
+    answering = world.places.answer_after = 1.0 / len(expected)
     watching = Sweeping(world, watch=True)
     at_once: list[int] = []
-    while world.clock.monotonic() < began + 1.0 - answering / 2:
-        expected = min(8, 2 ** sum(at_once))
-        await world.clock.until_sleeping(expected + 1)  # the calls, and the sweep
+    for calls in expected:
+        await world.clock.until_sleeping(calls + 1)  # the calls, and the sweep
         for _ in range(50):  # no more than these come, though there is time
             await asyncio.sleep(0)
         at_once.append(world.places.in_flight)
         world.clock.advance(answering)
-    assert at_once == [1, 2, 8, 8, 8, 8, 8, 8, 8, 8]
+    assert at_once == expected
     assert len(world.places.asked) == sum(at_once)
     await watching.stop()
+
+
+async def test_a_thousand_waiting_threads_do_not_rush_a_service_that_came_back(worlds: Any) -> None:
+    world = worlds(concurrency=8)
+    await waiting_threads(world, 1000)
+    await first_second(world, [1, 2, 8, 8, 8, 8, 8, 8, 8, 8])
+
+
+async def test_threads_of_several_entities_begin_one_at_a_time_too(worlds: Any) -> None:
+    """Threads are what doubles: one makes its calls side by side, as its probe has closed the circuit."""
+    world = worlds(concurrency=8)
+    await waiting_threads(world, 100, "Ada met Bob in Cairo.")
+    await first_second(world, [1, 2, 6, 8, 8, 8, 8, 8, 8, 8])
 
 
 def test_resumes_double_with_each_success_and_begin_anew_when_the_circuit_opens() -> None:

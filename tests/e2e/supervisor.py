@@ -2,7 +2,8 @@
 
 Reads a JSON object a line. `{"start": SETTINGS, "threads": {ID: TEXT}, "at": POINT, "output": FILE}` starts a process
 which runs or resumes these threads side by side, and answers its PID. `{"wait": PID}` answers the signal that ended it,
-0 for none.
+0 for none. With `"persist": true` the process resumes its threads until none lacks anything that can be had, and with
+`"reset": true` it begins with circuits that are closed.
 
 A point is one of `tidegate.testing.crash`, or `commit:N`: directly before the Nth transaction of the store, or of the
 circuits, is committed. The process kills itself there.
@@ -36,6 +37,8 @@ from tidegate.testing.crash import Fuse
 
 IMPORTED = (langchain.chat_models, langchain_openai, json_file, sqlite)
 ROOT = Path(__file__).parents[2]
+LONGEST = 120
+"""Seconds after which a process is ended by SIGALRM: one that hangs must not hang its test."""
 
 
 class Supervisor:
@@ -61,12 +64,21 @@ class Supervisor:
     ) -> None:
         self._process.communicate()
 
-    def start(self, settings: dict[str, Any], threads: Mapping[str, str | None], at: str = "") -> Child:
+    def start(
+        self,
+        settings: dict[str, Any],
+        threads: Mapping[str, str | None],
+        at: str = "",
+        *,
+        persist: bool = False,
+        reset: bool = False,
+    ) -> Child:
         """Start a process; a thread without a text is resumed."""
         self._started += 1
         output = self._folder / f"output-{self._started}"
+        how = {"at": at, "persist": persist, "reset": reset}
         return Child(
-            self, self.tell({"start": settings, "threads": dict(threads), "at": at, "output": str(output)}), output
+            self, self.tell({"start": settings, "threads": dict(threads), "output": str(output), **how}), output
         )
 
     def tell(self, command: dict[str, Any]) -> int:
@@ -117,18 +129,27 @@ def dying(point: str) -> Iterator[None]:
     yield
 
 
-async def execute(settings: dict[str, Any], threads: Mapping[str, str | None]) -> dict[str, Any]:
+async def execute(
+    settings: dict[str, Any], threads: Mapping[str, str | None], *, persist: bool, reset: bool
+) -> dict[str, Any]:
     """Run or resume the threads."""
 
     async def advance(pipeline: Pipeline, thread_id: str, text: str | None) -> Any:
         try:
             if text is None:
-                return (await pipeline.resume(thread_id)).to_dict()
-            return (await pipeline.run(text=text, name=thread_id, thread_id=thread_id)).to_dict()
+                result = await pipeline.resume(thread_id)
+            else:
+                result = await pipeline.run(text=text, name=thread_id, thread_id=thread_id)
+            while persist and any(item.retryable for item in result.missing):
+                await asyncio.sleep(max(result.retry_in or 0.0, 0.01))
+                result = await pipeline.resume(thread_id)
         except TidegateError as error:
             return type(error).__name__
+        return result.to_dict()
 
     async with Pipeline.open(Settings.read(**settings), recogniser=NamesByCapital()) as pipeline:
+        for report in await pipeline.circuits() if reset else []:
+            await pipeline.force_circuit(report.name, None)
         results = await asyncio.gather(*(advance(pipeline, *each) for each in threads.items()))
     return dict(zip(threads, results, strict=True))
 
@@ -142,11 +163,13 @@ def main() -> None:
             continue
         pid = os.fork()
         if pid == 0:
+            signal.alarm(LONGEST)
             try:
                 output = Path(command["output"])
                 unfinished = output.with_suffix(".new")
+                work = execute(command["start"], command["threads"], persist=command["persist"], reset=command["reset"])
                 with dying(command["at"]):
-                    unfinished.write_text(json.dumps(asyncio.run(execute(command["start"], command["threads"]))))
+                    unfinished.write_text(json.dumps(asyncio.run(work)))
                 unfinished.replace(output)
             except BaseException as error:  # noqa: BLE001 - what a fork raises must not come out of its parent's code
                 print(repr(error), file=sys.stderr, flush=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 import re
 import signal
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,7 +23,6 @@ NAMES = [a + b + c for a in "BCDFGHJKLM" for b in "aeiou" for c in ("lan", "mor"
 EACH = 12  # names in a document
 DOCUMENTS = {f"d{n}": f"in {' and '.join(NAMES[EACH * n : EACH * (n + 1)])} it rained." for n in range(20)}
 POINTS = [("intent", "before"), ("intent", "after"), ("answer", "before"), ("answer", "after")]
-KILLS = 300
 
 
 @pytest.fixture(scope="module")
@@ -117,37 +113,11 @@ def until_done(
 
 
 @pytest.mark.slow
-def test_processes_killed_at_any_moment_pay_for_no_answer_twice(tmp_path: Path, supervisor: Supervisor) -> None:
-    chance = random.Random(7)  # noqa: S311 - moments
-    with EnrichmentServer() as server:
-        expected = undisturbed(supervisor, tmp_path, server)
-        killed, rounds = 0, 0
-
-        def at_any_moment(kills: int, child: Child) -> None:
-            if killed + kills < KILLS:
-                if chance.random() < 0.7:  # while it calls; else from its very start on
-                    with contextlib.suppress(TimeoutError):
-                        server.wait_for(1, timeout=1.0)
-                time.sleep(chance.uniform(0.0, 0.4))
-                child.kill()
-
-        while killed < KILLS:
-            folder = tmp_path / f"round-{rounds}"
-            folder.mkdir()
-            witness = Witness(folder)
-            kills, results = until_done(supervisor, folder, server, witness, at_any_moment)
-            assert results == expected
-            assert set(witness.requests) == set(NAMES[: 20 * EACH])
-            assert witness.repeats <= kills * CONCURRENCY
-            killed, rounds = killed + kills, rounds + 1
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("journal", [True, False])
 def test_the_journal_is_what_keeps_answers_from_being_paid_for_again(
     tmp_path: Path, supervisor: Supervisor, journal: bool
 ) -> None:
-    """Without it, the bound that holds above does not."""
+    """Without it, the bound that `test_crashes_among_faults.py` is about does not hold."""
 
     def at_the_tenth_request(kills: int, child: Child) -> None:
         if kills < 6:

@@ -115,22 +115,38 @@ class OpenAIServer:
         self._server.stop()
 
     def _behaviour(self, came: faults.Request) -> Behaviour:
-        request = Request(came.path, came.headers, came.json, came.at)
+        request = _read(came)
         with self._lock:
             self.requests.append(request)
             reply = self._script(request)
         if request.path != "/v1/chat/completions":
             reply = fails(404)
-        if reply.hang:
-            return "hang"
-        streamed = request.streamed and reply.raw is None
-        if reply.raw is not None:
-            body = reply.raw
-        else:
-            body = _events(request, reply) if streamed else json.dumps(_completion(request, reply)).encode()
-        headers: dict[str, str | None] = {"Content-Type": "text/event-stream" if streamed else "application/json"}
-        cut = len(body) // 2 if reply.cut else None
-        return faults.Reply(reply.status, body=body, headers={**headers, **reply.headers}, cut=cut)
+        return "hang" if reply.hang else _worded(request, reply)
+
+
+def completion(script: Callable[[Request], Reply]) -> Callable[[faults.Request], faults.Reply]:
+    """Return healthy answers for a service of the fault kit, so that its faults come in OpenAI's protocol."""
+
+    def answer(came: faults.Request) -> faults.Reply:
+        request = _read(came)
+        return _worded(request, script(request))
+
+    return answer
+
+
+def _read(came: faults.Request) -> Request:
+    return Request(came.path, came.headers, came.json, came.at)
+
+
+def _worded(request: Request, reply: Reply) -> faults.Reply:
+    streamed = request.streamed and reply.raw is None
+    if reply.raw is not None:
+        body = reply.raw
+    else:
+        body = _events(request, reply) if streamed else json.dumps(_completion(request, reply)).encode()
+    headers: dict[str, str | None] = {"Content-Type": "text/event-stream" if streamed else "application/json"}
+    cut = len(body) // 2 if reply.cut else None
+    return faults.Reply(reply.status, body=body, headers={**headers, **reply.headers}, cut=cut)
 
 
 def _in_order(replies: list[Reply]) -> Callable[[Request], Reply]:

@@ -193,18 +193,13 @@ class Guard:
                     refusal.attempts = progress.attempts
                     raise refusal from progress.failure
                 try:
-                    value = await self._request(attempt, progress, permit)
-                except NotFound:
-                    if keep is not None:
-                        await keep(None, progress.attempts)
-                    raise
+                    return await self._request(attempt, progress, permit, keep)
                 finally:
                     await permit.released()
-                if keep is not None:
-                    await keep(value, progress.attempts)
-                return value
 
-    async def _request(self, attempt: Callable[[int], Awaitable[T]], progress: _Progress, permit: Permit) -> T:
+    async def _request(
+        self, attempt: Callable[[int], Awaitable[T]], progress: _Progress, permit: Permit, keep: Keep[T] | None
+    ) -> T:
         progress.attempts += 1
         timer = asyncio.timeout(self._settings.attempt_timeout)
         try:
@@ -221,11 +216,19 @@ class Guard:
             progress.failure = failure
             if isinstance(failure, RateLimited) and failure.retry_after is not None:
                 self._hold(failure.retry_after)
-            await permit.failed(failure)
+            try:
+                if keep is not None and isinstance(failure, NotFound):
+                    await keep(None, progress.attempts)
+            finally:
+                await permit.failed(failure)
             if failure is error:
                 raise
             raise failure from error
-        await permit.succeeded()
+        try:
+            if keep is not None:  # first: cancelled while the circuit is told, the answer would be lost
+                await keep(value, progress.attempts)
+        finally:
+            await permit.succeeded()
         return value
 
     def _failure(self, error: Exception, *, timed_out: bool) -> ServiceError | None:
