@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpx
 
@@ -25,7 +25,7 @@ _server: FaultyServer | None = None  # of the process that serves: its CPU must 
 
 def worker_serves(seconds: float) -> str:
     """Serve answers that take so long, in the process that calls this; returns the address."""
-    global _server  # noqa: PLW0603 - a process has one
+    global _server
     if _server is not None:
         _server.stop()
 
@@ -58,7 +58,7 @@ class Way:
     """A way of looking names up; `look_up` returns the CPU seconds that it took, of all threads."""
 
     name: str
-    look_up: Callable[[str, int, Path], Awaitable[float]]
+    look_up: Callable[[str, int, Path], Coroutine[Any, Any, float]]
 
 
 async def _through_the_graph(url: str, names: int, folder: Path) -> float:
@@ -94,7 +94,7 @@ async def _by_httpx(url: str, names: int, folder: Path) -> float:
 
 
 async def _by_many_clients(url: str, names: int, folder: Path) -> float:
-    """Do the same with a client for each request in flight, since a pool looks at all its connections again and again."""
+    """Do the same with a client for each request in flight, since a pool looks at all its connections for each."""
     async with AsyncExitStack() as stack:
         idle = [await stack.enter_async_context(_client()) for _ in range(CONCURRENCY)]
         turn = asyncio.Semaphore(CONCURRENCY)

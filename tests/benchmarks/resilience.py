@@ -137,7 +137,7 @@ def compare_calls(
     if PURGATORY in contenders:
         pairs = tuple((each[BREAKER] - each[BARE]) / (each[PURGATORY] - each[BARE]) for each in empty)
         ratios.insert(0, Ratio("permit and success over purgatory's: CPU", pairs, PERMIT))
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             _named(contender),
             f"{statistics.median(each[contender] for each in empty) * 1e6:,.2f}",

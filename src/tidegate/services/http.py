@@ -147,6 +147,7 @@ class _Idle:
             await anext(self._closing)
 
     def take(self) -> httpx.AsyncClient | None:
+        """Take the client that was used last, if there is one."""
         return self._clients.pop()[0] if self._clients else None
 
     async def give_back(self, client: httpx.AsyncClient) -> None:
@@ -158,10 +159,11 @@ class _Idle:
             await kept.popleft()[0].aclose()
 
     async def aclose(self) -> None:
+        """Close them, and each that is given back from now on."""
         await self._closing.aclose()
 
     async def _until_closed(self) -> AsyncGenerator[None]:
-        """Close the clients when the loop shuts down: `asyncio.run` and its like close the generators that still wait."""
+        """Close the clients when the loop shuts down: `asyncio.run` and its like close generators that still wait."""
         try:
             yield
         finally:
