@@ -669,11 +669,12 @@ class Slow(LiveDatabase):
 
     def __init__(self, file: Path, clock: ManualClock) -> None:
         super().__init__(file, clock=clock)
-        self.told = asyncio.Event()
+        self.asked, self.told = asyncio.Event(), asyncio.Event()
         self.reads = 0
 
     async def read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         self.reads += 1
+        self.asked.set()
         result = await super().read(work)
         await self.told.wait()
         return result
@@ -698,7 +699,7 @@ async def test_callers_who_ask_before_a_read_begins_share_it(slow: Slow) -> None
 async def test_whoever_asks_after_a_read_began_sees_what_was_written_since(slow: Slow) -> None:
     circuits = SqliteCircuits(slow)
     early = asyncio.create_task(circuits.read("api"))
-    await until(lambda: slow.reads == 1)
+    await slow.asked.wait()
     await circuits.fail("api", 0, reason="transient", threshold=1, reset_timeout=30.0)  # written behind that read
     late = asyncio.create_task(circuits.read("api"))
     slow.told.set()
@@ -709,13 +710,8 @@ async def test_whoever_asks_after_a_read_began_sees_what_was_written_since(slow:
 async def test_a_caller_who_is_cancelled_leaves_the_read_to_the_others(slow: Slow) -> None:
     circuits = SqliteCircuits(slow)
     first, second = (asyncio.create_task(circuits.read("api")) for _ in range(2))
-    await until(lambda: slow.reads == 1)
+    await slow.asked.wait()
     first.cancel()
     slow.told.set()
     assert await second == CircuitReport("api")
     assert first.cancelled()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0)
