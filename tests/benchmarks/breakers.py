@@ -125,14 +125,16 @@ def _pybreaker(function: Guarded) -> Guarded:
 def _aiobreaker(function: Guarded) -> Guarded:
     import aiobreaker
 
-    guarded: Guarded = aiobreaker.CircuitBreaker(THRESHOLD, timedelta(seconds=REST))(function)
+    decorate: Any = aiobreaker.CircuitBreaker(THRESHOLD, timedelta(seconds=REST))
+    guarded: Guarded = decorate(function)
     return guarded
 
 
 def _circuitbreaker(function: Guarded) -> Guarded:
     import circuitbreaker
 
-    guarded: Guarded = circuitbreaker.CircuitBreaker(THRESHOLD, REST, name="api")(function)
+    decorate: Any = circuitbreaker.CircuitBreaker(THRESHOLD, REST, name="api")
+    guarded: Guarded = decorate(function)
     return guarded
 
 
