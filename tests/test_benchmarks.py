@@ -114,3 +114,12 @@ def test_the_benchmark_of_checkpointers_runs_all_its_code() -> None:
     assert done.returncode == 0, done.stderr
     for measure in ("bytes on disk", "fsyncs", "saver CPU", "resume", "whole database"):
         assert measure in done.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_resilience_runs_all_its_code() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.resilience", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for measure in ("permit and success", "guard over bare call", "probes admitted", "look-ups", "503, 0.5 s"):
+        assert measure in done.stdout

@@ -664,3 +664,56 @@ async def test_a_damaged_file_is_replaced_when_it_is_opened(file: Path, clock: M
     again = LiveDatabase(file, clock=clock)
     assert [report.state for report in await SqliteCircuits(again).read_all()] == ["open"]
     await again.close()
+
+
+class Slow(LiveDatabase):
+    """Tells what was read when the test says so."""
+
+    def __init__(self, file: Path, clock: ManualClock) -> None:
+        super().__init__(file, clock=clock)
+        self.asked, self.told = asyncio.Event(), asyncio.Event()
+        self.reads = 0
+
+    async def read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        self.reads += 1
+        self.asked.set()
+        result = await super().read(work)
+        await self.told.wait()
+        return result
+
+
+@pytest.fixture
+async def slow(file: Path, clock: ManualClock) -> AsyncIterator[Slow]:
+    slow = Slow(file, clock)
+    await slow.open()
+    yield slow
+    await slow.close()
+
+
+async def test_callers_who_ask_before_a_read_begins_share_it(slow: Slow) -> None:
+    circuits = SqliteCircuits(slow)
+    slow.told.set()
+    reports = await asyncio.gather(*(circuits.read("api") for _ in range(50)), circuits.read("other"))
+    assert reports == [CircuitReport("api")] * 50 + [CircuitReport("other")]
+    assert slow.reads == 2
+
+
+async def test_whoever_asks_after_a_read_began_sees_what_was_written_since(slow: Slow) -> None:
+    circuits = SqliteCircuits(slow)
+    early = asyncio.create_task(circuits.read("api"))
+    await slow.asked.wait()
+    await circuits.fail("api", 0, reason="transient", threshold=1, reset_timeout=30.0)  # written behind that read
+    late = asyncio.create_task(circuits.read("api"))
+    slow.told.set()
+    assert (await early).state == "closed"
+    assert (await late).state == "open"
+
+
+async def test_a_caller_who_is_cancelled_leaves_the_read_to_the_others(slow: Slow) -> None:
+    circuits = SqliteCircuits(slow)
+    first, second = (asyncio.create_task(circuits.read("api")) for _ in range(2))
+    await slow.asked.wait()
+    first.cancel()
+    slow.told.set()
+    assert await second == CircuitReport("api")
+    assert first.cancelled()

@@ -29,8 +29,8 @@ async def clients() -> AsyncIterator[http.Clients]:
 
 
 async def get(clients: http.Clients, url: str, *, max_bytes: int = MIB, redirects: int = 0) -> http.Reply:
-    client = await clients.here()
-    return await http.exchange(client, client.build_request("GET", url), max_bytes=max_bytes, redirects=redirects)
+    async with clients.lent() as client:
+        return await http.exchange(client, client.build_request("GET", url), max_bytes=max_bytes, redirects=redirects)
 
 
 async def failure(clients: http.Clients, url: str, *, max_bytes: int = MIB, redirects: int = 0) -> ServiceError:
@@ -299,7 +299,8 @@ async def test_addresses_are_not_logged(caplog: pytest.LogCaptureFixture) -> Non
     clients = http.Clients(timeout=1.0, transport=Observer())
     await get(clients, "http://api.example/?key=s3cret")
     assert "s3cret" not in caplog.text
-    await (await clients.here()).get("http://api.example/?by=others")
+    async with clients.lent() as client:
+        await client.get("http://api.example/?by=others")
     assert "by=others" in caplog.text
     await clients.aclose()
 
@@ -311,13 +312,15 @@ async def test_an_api_cannot_leave_cookies_behind(clients: http.Clients) -> None
     assert "cookie" not in server.requests[1].headers
 
 
-def test_each_event_loop_has_its_client_which_closes_with_it() -> None:
+def test_each_event_loop_has_its_clients_which_close_with_it() -> None:
     clients = http.Clients(timeout=5.0)
     seen: list[httpx.AsyncClient] = []
 
     async def use(url: str) -> None:
-        seen.append(await clients.here())
-        assert await clients.here() is seen[-1]
+        async with clients.lent() as client:
+            seen.append(client)
+        async with clients.lent() as client:
+            assert client is seen[-1]
         assert (await get(clients, url)).status == 200
 
     with EnrichmentServer() as server:
@@ -327,16 +330,37 @@ def test_each_event_loop_has_its_client_which_closes_with_it() -> None:
     assert all(client.is_closed for client in seen)
 
 
-async def test_a_client_that_was_closed_is_replaced() -> None:
+async def test_requests_at_the_same_time_have_a_client_each_and_later_ones_the_same() -> None:
+    clients = http.Clients(timeout=5.0, connections=2)
+    async with clients.lent() as first, clients.lent() as second, clients.lent() as third:
+        assert len({id(client) for client in (first, second, third)}) == 3
+    assert [client.is_closed for client in (first, second, third)] == [False, False, True], "two are kept"
+    async with clients.lent() as again:
+        assert again is first, "the one that was used last"
+    await clients.aclose()
+
+
+async def test_a_connection_that_was_not_used_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     clients = http.Clients(timeout=5.0)
-    first = await clients.here()
+    async with clients.lent() as first, clients.lent() as second:
+        pass
+    monkeypatch.setattr(http, "_KEPT_IDLE", -1.0)
+    async with clients.lent() as again:
+        assert again is first
+    assert second.is_closed
     await clients.aclose()
-    await clients.aclose()
-    second = await clients.here()
+
+
+async def test_clients_that_were_closed_are_replaced() -> None:
+    clients = http.Clients(timeout=5.0)
+    async with clients.lent() as first:
+        await clients.aclose()
+        await clients.aclose()
+        assert not first.is_closed, "its request goes on"
     assert first.is_closed
+    async with clients.lent() as second:
+        assert second is not first
     assert not second.is_closed
-    await second.aclose()
-    assert not (await clients.here()).is_closed
     await clients.aclose()
 
 

@@ -177,10 +177,10 @@ async def main(store, url, calls, rate, burst):
         "api", rates=SharedRates(database), concurrency=8, rate=float(rate), burst=int(burst), budget=60.0
     )
     clients = http.Clients(timeout=10.0)
-    client = await clients.here()
 
     async def call(attempt, path=""):
-        await http.exchange(client, client.build_request("GET", url + path), max_bytes=1000)
+        async with clients.lent() as client:
+            await http.exchange(client, client.build_request("GET", url + path), max_bytes=1000)
 
     await asyncio.gather(*(call(1, "/warm") for _ in range(8)))
     print("ready", flush=True)

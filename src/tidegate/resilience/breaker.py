@@ -129,7 +129,8 @@ class Breaker:
         self.listeners = list(listeners)
         self._local = MemoryCircuits(self._clock)
         self._forced: Forced | None = None
-        self._local_until = self._warned_until = self._clock.monotonic()
+        self._local_until: float | None = None
+        self._warned_until = self._clock.monotonic()
 
     async def report(self) -> CircuitReport:
         """Return the circuit as it is now."""
@@ -177,13 +178,13 @@ class Breaker:
     async def _force(self, to: Forced | None) -> None:
         before = (await self._store.read(self.name)).state
         await self._store.force(self.name, to, reset_timeout=self._reset_timeout)
-        self._local_until = self._clock.monotonic()  # the store is there, and what it says now holds at once
+        self._local_until = None  # the store is there, and what it says now holds at once
         after = to or "closed"
         if before != after:
             self._tell(before, after, FORCED if to else None)
 
     async def _read(self) -> tuple[Circuits, CircuitReport]:
-        if self._clock.monotonic() >= self._local_until:
+        if self._local_until is None or self._clock.monotonic() >= self._local_until:
             try:
                 report = await self._store.read(self.name)
             except CircuitsUnavailable as error:

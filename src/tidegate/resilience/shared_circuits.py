@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, ClassVar, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from tidegate.errors import SettingsError, StoreError, StoreUnavailable
 from tidegate.resilience.circuits import Circuit, CircuitReport, CircuitsUnavailable, FailureWindow, Forced
@@ -83,11 +84,21 @@ class SharedCircuits:
     def __init__(self, store: Store) -> None:
         """Use the database, which stays the caller's to close."""
         self._store = store
+        self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Task[CircuitReport]]]
+        self._waiting = WeakKeyDictionary()
 
     async def read(self, name: str) -> CircuitReport:
-        """Return a circuit as it is now: one SELECT."""
+        """Return a circuit as it is now: one SELECT, which serves all that asked before it began."""
+        waiting = self._waiting.setdefault(asyncio.get_running_loop(), {})
+        reading = waiting.get(name)
+        if reading is None or reading.done():
+            reading = waiting[name] = asyncio.create_task(self._select(name, waiting))
+            reading.add_done_callback(_noticed)
+        return await asyncio.shield(reading)  # whoever is cancelled leaves it to the others
 
+    async def _select(self, name: str, waiting: dict[str, asyncio.Task[CircuitReport]]) -> CircuitReport:
         def select(connection: Connection) -> tuple[Any, ...] | None:
+            waiting.pop(name, None)  # who asks from now on must see what is written from now on
             row: tuple[Any, ...] | None = connection.execute(f"{_READ} WHERE name = ?", (name,)).fetchone()
             return row
 
@@ -200,6 +211,12 @@ class SharedCircuits:
             raise CircuitsUnavailable(str(error)) from error
         except errors as error:
             raise CircuitsUnavailable(f"cannot use {self._store.path}: {error}") from error
+
+
+def _noticed(reading: asyncio.Task[CircuitReport]) -> None:
+    """Take note of how a read ended, which nobody else may: asyncio would log it."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 class SqliteCircuits(SharedCircuits):

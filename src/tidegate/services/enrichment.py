@@ -133,14 +133,14 @@ class HttpEnricher:
     async def _ask(self, entity: Entity, idempotency_key: str, attempt: int) -> JSON:
         if self._journal is not None:
             await self._journal.confirm()
-        client = await self._clients.here()
-        request = client.build_request(
-            self._method,
-            _PLACEHOLDER.sub(lambda found: _in_url(_field(entity, found[1])), self._url),
-            headers={**self._headers, "Idempotency-Key": idempotency_key},
-            content=None if self._method == "GET" else json.dumps(self._payload(entity)).encode(),
-        )
-        reply = await http.exchange(client, request, max_bytes=self._max_bytes, attempt=attempt, shown_as=self._url)
+        async with self._clients.lent() as client:
+            request = client.build_request(
+                self._method,
+                _PLACEHOLDER.sub(lambda found: _in_url(_field(entity, found[1])), self._url),
+                headers={**self._headers, "Idempotency-Key": idempotency_key},
+                content=None if self._method == "GET" else json.dumps(self._payload(entity)).encode(),
+            )
+            reply = await http.exchange(client, request, max_bytes=self._max_bytes, attempt=attempt, shown_as=self._url)
         if len(reply.body) > _LARGE_ANSWER:
             answer = await asyncio.to_thread(read_answer, reply.body, self._result)
         else:

@@ -8,7 +8,9 @@ import functools
 import logging
 import ssl
 import threading
+import time
 import zlib
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,6 +32,9 @@ USER_AGENT: Final = f"tidegate/{metadata.version('tidegate')}"
 
 _DRAINED = 64 * 1024
 """Bytes of an error's body that are read and dropped, so that its connection can be used again."""
+
+_KEPT_IDLE = 5.0
+"""Seconds for which a connection that is not used is kept, as httpx does by default."""
 
 _SUPPRESSED = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
 """What OpenTelemetry's instrumentation of httpx looks for: it would make a second span of every request."""
@@ -74,9 +79,11 @@ class Reply:
 
 
 class Clients:
-    """One httpx client for each event loop that asks, closed with its loop.
+    """Httpx clients of each event loop, one for each request that is in flight; closed with their loop.
 
-    Connections belong to the loop that opened them, and services outlive loops: each synchronous run has its own.
+    Connections belong to the loop that opened them, and services outlive loops: each synchronous run has its own. A
+    client is lent for one request, so it has one connection: a pool of 32 looks at all of them several times a request,
+    which took more CPU than all else (httpcore 1.0.9).
     """
 
     def __init__(
@@ -90,47 +97,79 @@ class Clients:
         self._connections = connections
         self._transport = transport
         self._tls: ssl.SSLContext | None = None
-        self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = WeakKeyDictionary()
+        self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, _Idle] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    async def here(self) -> httpx.AsyncClient:
-        """Return the running loop's client."""
+    @contextlib.asynccontextmanager
+    async def lent(self) -> AsyncGenerator[httpx.AsyncClient]:
+        """Lend a client of the running loop, to be used for one request at a time."""
+        idle = await self._here()
+        client = idle.take() or _client(self._timeout, self._transport, self._tls)
+        try:
+            yield client
+        finally:
+            await idle.give_back(client)
+
+    async def _here(self) -> _Idle:
+        loop = asyncio.get_running_loop()
+        if (idle := self._open.get(loop)) is not None:
+            return idle
         if self._transport is None and self._tls is None:
             self._tls = await asyncio.to_thread(_tls)
-        loop = asyncio.get_running_loop()
         with self._lock:
             for other in [other for other in self._open if other.is_closed()]:
                 del self._open[other]
-            kept = self._open.get(loop)
-            if kept is None or kept.client.is_closed:
-                client = _client(self._timeout, self._connections, self._transport, self._tls)
-                kept = self._open[loop] = _Kept(client, _until_closed(client))
-        if not kept.is_watched:
-            kept.is_watched = True
-            await anext(kept.closing)
-        return kept.client
+            idle = self._open.setdefault(loop, _Idle(self._connections))
+        await idle.watch()
+        return idle
 
     async def aclose(self) -> None:
-        """Close the running loop's client, if there is one. The next request opens another."""
+        """Close the running loop's clients; those that are lent, when they are given back."""
         with self._lock:
-            kept = self._open.pop(asyncio.get_running_loop(), None)
-        if kept is not None:
-            await kept.closing.aclose()
+            idle = self._open.pop(asyncio.get_running_loop(), None)
+        if idle is not None:
+            await idle.aclose()
 
 
-@dataclass(slots=True)
-class _Kept:
-    client: httpx.AsyncClient
-    closing: AsyncGenerator[None]
-    is_watched: bool = False
+class _Idle:
+    """The clients of one event loop that are not lent, the one that was used last on top."""
 
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._clients: deque[tuple[httpx.AsyncClient, float]] = deque()
+        self._closing = self._until_closed()
+        self._is_watched = self._is_closed = False
 
-async def _until_closed(client: httpx.AsyncClient) -> AsyncGenerator[None]:
-    """Close the client when the loop shuts down: `asyncio.run` and its like close the generators that still wait."""
-    try:
-        yield
-    finally:
-        await client.aclose()
+    async def watch(self) -> None:
+        """Have the clients closed with the loop."""
+        if not self._is_watched:
+            self._is_watched = True
+            await anext(self._closing)
+
+    def take(self) -> httpx.AsyncClient | None:
+        """Take the client that was used last, if there is one."""
+        return self._clients.pop()[0] if self._clients else None
+
+    async def give_back(self, client: httpx.AsyncClient) -> None:
+        """Keep a client for the next request, and close what is too many or was not used for some time."""
+        now = time.monotonic()
+        kept = self._clients
+        kept.append((client, now))
+        while kept and (self._is_closed or len(kept) > self._most or now - kept[0][1] > _KEPT_IDLE):
+            await kept.popleft()[0].aclose()
+
+    async def aclose(self) -> None:
+        """Close them, and each that is given back from now on."""
+        await self._closing.aclose()
+
+    async def _until_closed(self) -> AsyncGenerator[None]:
+        """Close the clients when the loop shuts down: `asyncio.run` and its like close generators that still wait."""
+        try:
+            yield
+        finally:
+            self._is_closed = True
+            while (client := self.take()) is not None:
+                await client.aclose()
 
 
 @functools.cache
@@ -139,7 +178,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _client(
-    timeout: float, connections: int, transport: httpx.AsyncBaseTransport | None, tls: ssl.SSLContext | None
+    timeout: float, transport: httpx.AsyncBaseTransport | None, tls: ssl.SSLContext | None
 ) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
@@ -147,7 +186,7 @@ def _client(
             DefaultCookiePolicy(allowed_domains=[])
         ),  # one document's requests leave nothing for another's
         timeout=timeout,
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),  # the guard limits
+        limits=httpx.Limits(max_keepalive_connections=1, keepalive_expiry=_KEPT_IDLE),
         follow_redirects=False,
         verify=tls or True,
         transport=transport,

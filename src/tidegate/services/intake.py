@@ -207,8 +207,7 @@ async def _download(source: str, scheme: str, name: str | None, max_bytes: int, 
 
     async def attempt() -> Loaded:
         try:
-            async with asyncio.timeout(seconds):
-                client = await clients.here()
+            async with asyncio.timeout(seconds), clients.lent() as client:
                 request = client.build_request("GET", url, headers={"Accept": "*/*"})
                 reply = await http.exchange(client, request, max_bytes=max_bytes, redirects=_REDIRECTS)
         except http.BodyTooLargeError:
