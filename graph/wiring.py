@@ -115,7 +115,7 @@ def connect(
     enrichment_circuit = breaker_for("enrichment", settings.enrichment, circuits, clock)
     model_circuit = breaker_for("model", settings.summary, circuits, clock)
     kept = settings.journal
-    journal = Journal(store, leases, enabled=kept.enabled, ttl=kept.ttl, not_found_ttl=kept.not_found_ttl)
+    journal = Journal(store, leases, enabled=kept.enabled, ttl=kept.ttl, not_found_ttl=kept.not_found_ttl, clock=clock)
     owned = (
         None
         if enricher
