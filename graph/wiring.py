@@ -119,7 +119,7 @@ def connect(
     model_circuit = breaker_for("model", settings.summary, circuits, clock)
     recogniser_circuit = breaker_for("recogniser", settings.extraction, circuits, clock)
     kept = settings.journal
-    journal = Journal(store, leases, enabled=kept.enabled, ttl=kept.ttl, not_found_ttl=kept.not_found_ttl)
+    journal = Journal(store, leases, enabled=kept.enabled, ttl=kept.ttl, not_found_ttl=kept.not_found_ttl, clock=clock)
     owned = (
         None
         if enricher
