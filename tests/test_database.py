@@ -333,7 +333,7 @@ async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_named_and_left_alone(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     database = Database(file, [FIRST])
-    with pytest.raises(SettingsError, match=r"cannot use .*test\.db: .*, move it away or name another file"):
+    with pytest.raises(SettingsError, match=r"cannot use .*test\.db: .*; move it away or name another file"):
         asyncio.run(database.open())
     asyncio.run(database.close())
     assert file.read_bytes() == content

@@ -512,8 +512,19 @@ class NothingIsPaidForTwice(RuleBasedStateMachine):
         self.open: dict[str, str] = {}
 
     def process(self) -> Journal:
+        self.prunes = True
         leases = Leases(self.database, clock=self.clock)
         return Journal(self.database, leases, ttl=TTL, not_found_ttl=NOT_FOUND_TTL)
+
+    def prune(self) -> None:
+        """With its first call a process prunes: what is too old then is gone, wherever the clock goes afterwards."""
+        if self.prunes:
+            self.prunes = False
+            self.answered = {
+                question: (answer, at)
+                for question, (answer, at) in self.answered.items()
+                if self.clock.now() - at <= (TTL if answer is not None else NOT_FOUND_TTL)
+            }
 
     def teardown(self) -> None:
         self.runner.run(self.database.close())
@@ -524,6 +535,7 @@ class NothingIsPaidForTwice(RuleBasedStateMachine):
         return abs(self.clock.now() - at) < (TTL if answer is not None else NOT_FOUND_TTL)
 
     def ask(self, question: str, outcome: Callable[[str], Awaitable[Answer[JSON]]]) -> object:
+        self.prune()
         was_fresh, requested = self.is_fresh(question), len(self.requests)
 
         async def request(key: str, keep: Keep[JSON]) -> Answer[JSON]:
