@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.enrichment import EnrichmentServer
+from tidegate.resilience.faults import Schedule
 
 TEXT = "Mr Arne Lund met Ms Berta Moe, Dr Carl Nygaard, Mrs Dina Olsen, Mr Egil Pran and Ms Frida Quist."
 NAMES = ["Arne Lund", "Berta Moe", "Carl Nygaard", "Dina Olsen", "Egil Pran", "Frida Quist"]
@@ -42,7 +43,7 @@ def test_what_ctrl_c_stopped_is_completed_by_the_command_that_it_prints(
             server.requests.clear()
             time.sleep(0.1)
         met = answered + (1 if probing else 2)
-        server.follow([200] * answered + ["hang"] * 10)
+        server.follow(Schedule([200] * answered, then="hang"))
         with tidegate(tmp_path, "run", "--thread-id", "t", "note.txt") as interrupted:
             server.wait_for(met, timeout=60.0)
             interrupted.send_signal(signal.SIGINT)
