@@ -16,7 +16,15 @@ from tidegate.state import SCHEMA_VERSION
 Migration: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 """Channel values of one schema version -> those of the next; changes nothing in what it is given."""
 
-MIGRATIONS: Mapping[int, Migration] = {}
+
+def _by_circuit(values: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 to 2: why a model did not summarize is kept for each of several, by circuit."""
+    failure = values.get("summary_failure")
+    kept = {name: value for name, value in values.items() if name != "summary_failure"}
+    return {**kept, "summary_failures": None if failure is None else {"model": failure}}
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _by_circuit}
 """By the version that each starts from. Threads of a version without one cannot be resumed."""
 
 _BRANCH = "branch:to:"

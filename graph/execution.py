@@ -35,7 +35,7 @@ from tidegate.errors import (
     TidegateError,
 )
 from tidegate.graph import compatibility
-from tidegate.graph.lacks import asked_from, lacked
+from tidegate.graph.lacks import asked_from, lacked, models_wanted
 from tidegate.graph.progress import task_event, token_event
 from tidegate.graph.result import Event, HistoryEntry, Result, Status
 from tidegate.graph.services import Services
@@ -263,9 +263,9 @@ class Executions:
         elif result.status == "unfinished" and record is not None:
             reason = record.error or ""
         failed = record is not None and record.status == "failed"
-        return replace(result, reason=reason, retry_in=await self._retry_in(result, failed=failed))
+        return replace(result, reason=reason, retry_in=await self._retry_in(result, values, failed=failed))
 
-    async def _retry_in(self, result: Result, *, failed: bool) -> float | None:
+    async def _retry_in(self, result: Result, values: State, *, failed: bool) -> float | None:
         """Return the seconds until resuming may bring the thread further."""
         if result.status == "complete":
             return None
@@ -277,7 +277,10 @@ class Executions:
             # Policy `fail` stopped it there.
         times: list[float] = []
         for what in lacking:
-            report = await self._services.circuits[what].report()
+            circuit = self._services.circuits[what]
+            if what == "summary":
+                circuit = self._services.summary_circuit(models_wanted(result, values))
+            report = await circuit.report()
             asked = max((item.retry_at or 0.0 for item in result.missing if item.what == what), default=0.0)
             if what == "enrichment":
                 asked = max((record.retry_at or 0.0 for record in result.enrichments.values()), default=asked)

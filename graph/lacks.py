@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tidegate.graph.result import Result
-from tidegate.state import ModelFailure, State
+from tidegate.state import ModelFailure, Route, State, summary_failures_of
 from tidegate.store.registry import Service
 
 _FIRST_PAUSE = 60.0
@@ -43,6 +43,22 @@ def _asked_from(service: Service, result: Result, values: State, now: float) -> 
         visits = min(record.visits for record in lacking)
         paused = max(record.retry_at or 0.0 for record in result.enrichments.values())
     else:
-        failure = ModelFailure.load(values.get("extraction_failure" if service == "extraction" else "summary_failure"))
-        deferred, visits, paused = failure.deferred, failure.visits, failure.retry_at or 0.0
+        failures = _failures(service, values)
+        again = [each for each in failures if each.retryable]
+        deferred = all(each.deferred for each in failures)  # else the circuit of one that failed for good lets calls in
+        visits, paused = min(each.visits for each in again), min(each.retry_at or 0.0 for each in again)
     return max(now, paused) if deferred or paused > now else now + _FIRST_PAUSE * _GROWTH ** max(visits - 1, 0)
+
+
+def _failures(service: Service, values: State) -> list[ModelFailure]:
+    if service == "extraction":
+        return [ModelFailure.load(values.get("extraction_failure"))]
+    return list(summary_failures_of(values).values())
+
+
+def models_wanted(result: Result, values: State) -> tuple[str, ...]:
+    """Return the circuits of the models that may yet write a thread's summary; none where it may be any."""
+    if result.status == "degraded":
+        return tuple(name for name, failure in summary_failures_of(values).items() if failure.retryable)
+    stored = (values.get("routes") or {}).get("summary")
+    return () if stored is None else Route.load(stored).circuits

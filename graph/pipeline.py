@@ -27,11 +27,13 @@ from tidegate.graph.routing import (
 from tidegate.graph.services import Services
 from tidegate.nodes.conclude import conclude_step
 from tidegate.nodes.enrich import Work, enrich_step
+from tidegate.nodes.enrichment_gate import enrichment_gate
 from tidegate.nodes.extract import extract_step
 from tidegate.nodes.extraction_gate import extraction_gate
-from tidegate.nodes.gate import Limits, await_circuit, enrichment_gate, summary_gate
+from tidegate.nodes.gate import Limits, await_circuit
 from tidegate.nodes.ingest import ingest_step
-from tidegate.nodes.summarize import Step, summarize_step
+from tidegate.nodes.summarize import Step, summarize_extractive_step, summarize_step
+from tidegate.nodes.summary_gate import summary_gate
 from tidegate.settings import Settings
 from tidegate.state import Input, Output, State
 from tidegate.telemetry.spans import traced
@@ -53,15 +55,23 @@ def build_graph(services: Services, settings: Settings) -> StateGraph[State, Non
     clock = services.clock
     enrichment = Limits(settings.enrichment.when_open, settings.max_rounds, settings.max_visits)
     summary = Limits(settings.summary.when_open, settings.max_rounds, settings.max_visits)
+    writers = {writer.circuit.name: writer.summarizer for writer in services.writers}
+    extractive = summarize_extractive_step(services.extractive)
     steps = {
         "ingest": ingest_step(services.documents, services.convert),
         **_extraction(services, settings),
-        "gate_enrichment": enrichment_gate(services.enricher, services.enrichment_circuit, enrichment, clock),
-        "await_enrichment": await_circuit(services.enrichment_circuit, settings.enrichment.when_open),
-        "gate_summary": summary_gate(services.model, services.extractive, services.model_circuit, summary, clock),
-        "summarize": summarize_step(services.model or services.extractive, clock),
-        "summarize_extractive": summarize_step(services.extractive, clock),
-        "await_model": await_circuit(services.model_circuit, settings.summary.when_open),
+        "gate_enrichment": enrichment_gate(
+            services.enricher,
+            services.enrichment_circuit,
+            enrichment,
+            clock,
+            max_failed_share=settings.enrichment.max_failed_share,
+        ),
+        "await_enrichment": await_circuit("enrichment", [services.enrichment_circuit], settings.enrichment.when_open),
+        "gate_summary": summary_gate(services.writers, services.extractive, summary, clock),
+        "summarize": summarize_step(writers, clock) if writers else extractive,
+        "summarize_extractive": extractive,
+        "await_model": await_circuit("summary", services.model_circuits, settings.summary.when_open),
         "conclude": conclude_step(settings.max_visits),
     }
     graph = StateGraph(State, input_schema=Input, output_schema=Output)
@@ -103,7 +113,7 @@ def _extraction(services: Services, settings: Settings) -> dict[str, Step]:
     limits = Limits(settings.extraction.when_open, settings.max_rounds, settings.max_visits)
     return {
         "gate_extraction": extraction_gate(model, circuit, limits, clock),
-        "await_recogniser": await_circuit(circuit, settings.extraction.when_open),
+        "await_recogniser": await_circuit("extraction", [circuit], settings.extraction.when_open),
         "extract": extract_step(model, clock),
         "extract_locally": extract_step(services.recogniser, clock, stands_in=True),
     }

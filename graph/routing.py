@@ -69,7 +69,7 @@ def summary_route(state: State) -> Hashable:
 
 def summarized_route(state: State) -> Hashable:
     """Go on with a summary, or back to the gate without one."""
-    return "failed" if state.get("summary_failure") else "summarized"
+    return "failed" if state.get("summary_failures") else "summarized"
 
 
 def _decision(state: State, gate: str) -> Route:

@@ -22,7 +22,7 @@ from tidegate.graph.home import Home
 from tidegate.graph.pipeline import build_graph
 from tidegate.graph.result import Event, HistoryEntry, Result
 from tidegate.graph.upkeep import Checked, Finding, Forgotten, Upkeep
-from tidegate.graph.wiring import Source, Wired, wire
+from tidegate.graph.wiring import Models, Source, Wired, wire
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
 from tidegate.resilience.breaker import CircuitReport
@@ -33,7 +33,6 @@ from tidegate.store.clock import Clock
 from tidegate.store.registry import ThreadRecord, ThreadStatus
 
 if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
     from langchain_core.tools import BaseTool
 
 _Result = TypeVar("_Result")
@@ -68,7 +67,7 @@ class Pipeline:
         cls,
         settings: Settings | None = None,
         *,
-        model: BaseChatModel | None = None,
+        model: Models | None = None,
         recogniser: Recogniser | None = None,
         enricher: Enricher | None = None,
         clock: Clock | None = None,
@@ -76,7 +75,7 @@ class Pipeline:
         """Open everything that the settings name; by default they are read from `TIDEGATE_*` and `tidegate.toml`.
 
         `model`, `recogniser` and `enricher` take the place of those that the settings name, and stay the caller's to
-        close. An enricher brings its own guard.
+        close. Of several models, each is asked where the ones before it cannot be. An enricher brings its own guard.
 
         Raises:
             SettingsError: a setting is wrong, a file cannot be used, or an extra is missing.
@@ -95,7 +94,7 @@ class Pipeline:
         cls,
         settings: Settings | None = None,
         *,
-        model: BaseChatModel | None = None,
+        model: Models | None = None,
         recogniser: Recogniser | None = None,
         enricher: Enricher | None = None,
         clock: Clock | None = None,
@@ -285,7 +284,7 @@ class Pipeline:
         return await self._home.run(self._wired.reports())
 
     async def force_circuit(self, name: str, to: Forced | None) -> None:
-        """Hold the circuit `recogniser`, `enrichment` or `model` "open" or "closed", whatever the service does.
+        """Hold the circuit `recogniser`, `enrichment`, `model` (`model-2` for the next) "open" or "closed" by hand.
 
         None lets it go: it is closed, its failures are forgotten, and it opens by itself again.
 

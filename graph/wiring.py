@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from tidegate.errors import SettingsError
 from tidegate.graph.services import Services
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
+from tidegate.nodes.summary_gate import Writer
 from tidegate.resilience.breaker import Breaker, CircuitReport
 from tidegate.resilience.circuits import Circuits, Forced, MemoryCircuits
 from tidegate.resilience.guard import breaker_for
@@ -27,7 +28,7 @@ from tidegate.services.intake import Loaded, load
 from tidegate.services.recognisers import open_recogniser
 from tidegate.services.summarizers.extractive import ExtractiveSummarizer
 from tidegate.services.summarizers.llm import LlmSummarizer
-from tidegate.settings import Settings
+from tidegate.settings import Settings, SummarySettings
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.documents import Documents
 from tidegate.store.leases import Leases
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from tidegate.services.recognisers.with_model import ModelRecogniser
 
 Source: TypeAlias = str | PathLike[str] | bytes
+Models: TypeAlias = "BaseChatModel | Sequence[BaseChatModel]"
+"""A chat model, or several, each of which is asked where the ones before it cannot be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ class Wired:
         """Return every circuit: those of the services in use, and those that ever failed here."""
         used = [self.services.enrichment_circuit] if self.services.enricher else []
         used += [self.services.recogniser_circuit] if self.services.model_recogniser else []
-        used += [self.services.model_circuit] if self.services.model else []
+        used += [writer.circuit for writer in self.services.writers]
         found = {report.name: report for report in await self.circuits.read_all()}
         return sorted({**found, **{c.name: await c.report() for c in used}}.values(), key=lambda report: report.name)
 
@@ -97,7 +100,7 @@ class Wired:
 def connect(
     settings: Settings,
     *,
-    model: BaseChatModel | None = None,
+    model: Models | None = None,
     recogniser: Recogniser | None = None,
     enricher: Enricher | None = None,
     clock: Clock | None = None,
@@ -116,7 +119,11 @@ def connect(
     leases = Leases(store, ttl=settings.lease_ttl)
     rates: Rates = MemoryRates(clock) if location.kind == "memory" else SharedRates(live, clock=clock)
     enrichment_circuit = breaker_for("enrichment", settings.enrichment, circuits, clock)
-    model_circuit = breaker_for("model", settings.summary, circuits, clock)
+    models = _models(model, settings)
+    model_circuits = [
+        breaker_for(f"model-{number}" if number > 1 else "model", settings.summary, circuits, clock)
+        for number in range(1, max(len(models), 1) + 1)
+    ]
     recogniser_circuit = breaker_for("recogniser", settings.extraction, circuits, clock)
     kept = settings.journal
     journal = Journal(store, leases, enabled=kept.enabled, ttl=kept.ttl, not_found_ttl=kept.not_found_ttl, clock=clock)
@@ -131,12 +138,15 @@ def connect(
         recogniser=recogniser or open_recogniser("auto" if settings.recogniser == "model" else settings.recogniser),
         model_recogniser=None
         if recogniser or settings.recogniser != "model"
-        else _model_recogniser(model or settings.model, settings, recogniser_circuit, journal, rates, clock),
+        else _model_recogniser(models, settings, recogniser_circuit, journal, rates, clock),
         recogniser_circuit=recogniser_circuit,
         enricher=enricher or owned,
         enrichment_circuit=enrichment_circuit,
-        model=_writer(model or settings.model, settings, model_circuit, journal, rates, clock),
-        model_circuit=model_circuit,
+        writers=tuple(
+            Writer(_summarizer(each, section, circuit, journal, rates, clock), circuit)
+            for (each, section), circuit in zip(models, model_circuits, strict=False)
+        ),
+        model_circuit=model_circuits[0],
         extractive=ExtractiveSummarizer(settings.summary.max_sentences),
         clock=clock,
     )
@@ -147,7 +157,7 @@ def connect(
         leases=leases,
         journal=journal,
         circuits=circuits,
-        breakers=(recogniser_circuit, enrichment_circuit, model_circuit),
+        breakers=(recogniser_circuit, enrichment_circuit, *model_circuits),
         store=store,
         live=live,
         settings=settings,
@@ -159,7 +169,7 @@ def connect(
 async def wire(
     settings: Settings,
     *,
-    model: BaseChatModel | None = None,
+    model: Models | None = None,
     recogniser: Recogniser | None = None,
     enricher: Enricher | None = None,
     clock: Clock | None = None,
@@ -193,36 +203,47 @@ def _circuits(location: Location, clock: Clock) -> tuple[Store, Circuits]:
     return server, PostgresCircuits(server, clock=clock)
 
 
-def _writer(
-    model: BaseChatModel | str | None,
-    settings: Settings,
+def _models(model: Models | None, settings: Settings) -> list[tuple[BaseChatModel | str, SummarySettings]]:
+    """Return the models in the order in which they are asked, each with the settings to build it with."""
+    section = settings.summary
+    if model:
+        return [(each, section) for each in (model if isinstance(model, Sequence) else [model])]
+    if settings.model:
+        named = [(each.model, section.model_copy(update={"options": each.options})) for each in section.fallbacks]
+        return [(settings.model, section), *named]
+    if section.fallbacks:
+        raise SettingsError("summary.fallbacks are asked where TIDEGATE_MODEL cannot be; set that, too")
+    return []
+
+
+def _summarizer(
+    model: BaseChatModel | str,
+    section: SummarySettings,
     breaker: Breaker,
     journal: Journal,
     rates: Rates,
     clock: Clock,
-) -> LlmSummarizer | None:
-    if not model:
-        return None
+) -> LlmSummarizer:
     from tidegate.services.models import open_chat
 
-    chat = open_chat(model, settings.summary, breaker=breaker, journal=journal, rates=rates, clock=clock)
-    return LlmSummarizer(chat, settings.summary)
+    return LlmSummarizer(open_chat(model, section, breaker=breaker, journal=journal, rates=rates, clock=clock), section)
 
 
 def _model_recogniser(
-    model: BaseChatModel | str | None,
+    models: Sequence[tuple[BaseChatModel | str, SummarySettings]],
     settings: Settings,
     breaker: Breaker,
     journal: Journal,
     rates: Rates,
     clock: Clock,
 ) -> ModelRecogniser:
-    if not model:
+    if not models:
         raise SettingsError("recogniser 'model' needs a chat model; set TIDEGATE_MODEL, or another recogniser")
     from tidegate.services.models import open_chat
     from tidegate.services.recognisers.with_model import PART_TOKENS, ModelRecogniser
 
-    # The model and its options are the summary's; how it is called is this service's own.
-    section = settings.summary.model_copy(update=dict(settings.extraction))
+    # The model and its options are the summary's first; how it is called is this service's own.
+    model, summary = models[0]
+    section = summary.model_copy(update=dict(settings.extraction))
     chat = open_chat(model, section, breaker=breaker, journal=journal, rates=rates, clock=clock)
     return ModelRecogniser(chat, concurrency=section.concurrency, part_tokens=min(PART_TOKENS, section.chunk_tokens))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
-from tidegate.state import EXECUTION, Missing, ModelFailure, Outcome, State, enrichments_of, hash_of
+from tidegate.state import (
+    EXECUTION,
+    Missing,
+    ModelFailure,
+    Outcome,
+    State,
+    enrichments_of,
+    hash_of,
+    summary_failures_of,
+)
 
 
 def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitable[dict[str, Any]]]:
@@ -34,9 +43,9 @@ def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitabl
             if record.status in ("failed", "deferred")
         ]
         if (stored := state.get("extraction_failure")) is not None:
-            missing.insert(0, lacking("extraction", "recogniser", ModelFailure.load(stored)))
-        if (stored := state.get("summary_failure")) is not None:
-            missing.append(lacking("summary", "model", ModelFailure.load(stored)))
+            missing.insert(0, lacking("extraction", {"recogniser": ModelFailure.load(stored)}))
+        if failures := summary_failures_of(state):
+            missing.append(lacking("summary", failures))
         digest = hash_of(
             state.get("summary"),
             {key: record.data for key, record in enrichments_of(state).items()},
@@ -50,15 +59,20 @@ def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitabl
             update["routes"] = Overwrite({})  # on a graph server: what comes next has rounds of its own
         return update
 
-    def lacking(what: Literal["extraction", "summary"], circuit: str, failure: ModelFailure) -> Missing:
+    def lacking(what: Literal["extraction", "summary"], failures: Mapping[str, ModelFailure]) -> Missing:
+        """Say what several models did not do: it can be had if one of them may do it yet."""
+        first, *others = failures
+        told = [f"{name}: {each.error}" for name, each in failures.items()] if others else [failures[first].error]
+        again = [each for each in failures.values() if each.retryable and each.visits < max_visits]
+        pauses = [each.retry_at for each in again or failures.values()]
         return Missing(
             what=what,
-            id=circuit,
-            why=failure.error,
-            since=failure.since,
-            retryable=failure.retryable and failure.visits < max_visits,
-            attempts=failure.attempts,
-            retry_at=failure.retry_at,
+            id=first,
+            why="; ".join(told),
+            since=min(each.since for each in failures.values()),
+            retryable=bool(again),
+            attempts=sum(each.attempts for each in failures.values()),
+            retry_at=None if None in pauses else min(pause for pause in pauses if pause is not None),
         )
 
     return conclude

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
-from tidegate.errors import CircuitOpen, ServiceError
-from tidegate.state import EXECUTION, JSON, Document, Entity, ExtractionFailure, State, hash_of
-from tidegate.store.clock import Clock, timestamp
+from tidegate.errors import ServiceError
+from tidegate.nodes.model_choice import failure_after
+from tidegate.state import JSON, Document, Entity, ModelFailure, State, hash_of
+from tidegate.store.clock import Clock
 
 
 class Recogniser(Protocol):
@@ -49,21 +50,8 @@ def extract_step(
         try:
             found = await recogniser.recognise(document)
         except ServiceError as error:
-            inputs = extraction_inputs(document.id, recogniser)
-            earlier = None if stored is None else ExtractionFailure.load(stored)
-            if earlier is not None and earlier.inputs != inputs:
-                earlier = None
-            failure = ExtractionFailure(
-                error=error.why,
-                retryable=error.retryable,
-                deferred=isinstance(error, CircuitOpen),
-                attempts=(earlier.attempts if earlier else 0) + error.attempts,
-                visits=(earlier.visits if earlier else 0) + error.is_of_request,
-                since=earlier.since if earlier else timestamp(clock),
-                execution=str(config.get("configurable", {}).get(EXECUTION, "")),
-                inputs=inputs,
-                retry_at=None if error.retry_after is None else clock.now() + error.retry_after,
-            )
+            earlier = None if stored is None else ModelFailure.load(stored)
+            failure = failure_after(error, earlier, extraction_inputs(document.id, recogniser), config, clock)
             return {"extraction_failure": failure.dump()}
         entities = {entity.id: entity.dump() for entity in found}
         if not state.get("extraction"):

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
-from tidegate.errors import CircuitOpen, ServiceError
+from tidegate.errors import ServiceError
+from tidegate.nodes.model_choice import failure_after
 from tidegate.state import (
-    EXECUTION,
     Document,
     Enrichment,
     Entity,
+    Route,
     State,
     Summary,
-    SummaryFailure,
     enrichments_of,
     entities_of,
+    summary_failures_of,
 )
-from tidegate.store.clock import Clock, timestamp
+from tidegate.store.clock import Clock
 
 Step = Callable[[State, RunnableConfig], Awaitable[dict[str, Any]]]
 
@@ -38,39 +39,40 @@ class Summarizer(Protocol):
         ...
 
 
-def summarize_step(summarizer: Summarizer, clock: Clock) -> Step:
-    """Return the step.
+def summarize_step(writers: Mapping[str, Summarizer], clock: Clock) -> Step:
+    """Return the step that has a model summarize: of the `writers`, by circuit, the one that the gate chose.
 
-    Reads `document`, `entities` and `enrichments`, writes `summary` whole. It never raises for an expected failure:
-    then it writes `summary_failure`, keeps the summary there was, and the gate decides what to do. The extractive
-    summarizer has no failure, and leaves `summary_failure` as the gate wrote it.
+    Reads `document`, `entities`, `enrichments` and the route, writes `summary` whole. It never raises for an expected
+    failure: then it writes `summary_failures`, keeps the summary there was, and the gate decides what to do.
     """
 
     async def summarize(state: State, config: RunnableConfig) -> dict[str, Any]:
-        sources = (Document.load(state.get("document")), entities_of(state), enrichments_of(state))
+        sources = _sources(state)
+        chosen = Route.load((state.get("routes") or {}).get("summary")).circuits
+        # A thread may have been stored before the settings named other models, or when there was but one.
+        name = next((name for name in chosen if name in writers), next(iter(writers)))
         try:
-            summary = await summarizer.summarize(*sources)
+            summary = await writers[name].summarize(*sources)
         except ServiceError as error:
-            inputs = summarizer.inputs(*sources)
-            stored = state.get("summary_failure")
-            earlier = None if stored is None else SummaryFailure.load(stored)
-            if earlier is not None and earlier.inputs != inputs:
-                earlier = None
-            failure = SummaryFailure(
-                error=error.why,
-                retryable=error.retryable,
-                deferred=isinstance(error, CircuitOpen),
-                attempts=(earlier.attempts if earlier else 0) + error.attempts,
-                visits=(earlier.visits if earlier else 0) + error.is_of_request,
-                since=earlier.since if earlier else timestamp(clock),
-                execution=str(config.get("configurable", {}).get(EXECUTION, "")),
-                inputs=inputs,
-                retry_at=None if error.retry_after is None else clock.now() + error.retry_after,
-            )
-            return {"summary_failure": failure.dump()}
-        update: dict[str, Any] = {"summary": summary.dump()}
-        if summary.method == "llm":
-            update["summary_failure"] = None
-        return update
+            failures = summary_failures_of(state)
+            failures[name] = failure_after(error, failures.get(name), writers[name].inputs(*sources), config, clock)
+            return {"summary_failures": {name: failure.dump() for name, failure in failures.items()}}
+        return {"summary": summary.dump(), "summary_failures": None}
 
     return summarize
+
+
+def summarize_extractive_step(summarizer: Summarizer) -> Step:
+    """Return the step that summarizes without a model: reads what the other one does, writes `summary` whole.
+
+    It has no failure mode, and leaves `summary_failures` as the gate wrote it.
+    """
+
+    async def summarize_extractive(state: State, config: RunnableConfig) -> dict[str, Any]:
+        return {"summary": (await summarizer.summarize(*_sources(state))).dump()}
+
+    return summarize_extractive
+
+
+def _sources(state: State) -> tuple[Document, list[Entity], dict[str, Enrichment]]:
+    return Document.load(state.get("document")), entities_of(state), enrichments_of(state)

@@ -17,6 +17,7 @@ from tidegate.errors import IncompatibleThread
 from tidegate.graph import compatibility, execution
 from tidegate.graph import pipeline as declaration
 from tidegate.settings import EnrichmentSettings, Settings
+from tidegate.state import SCHEMA_VERSION
 
 TEXT = "Ada and Bob met Xenia in Cairo, then Dover, then Essen; Ada stayed."
 
@@ -98,30 +99,33 @@ async def test_a_state_of_an_older_schema_is_migrated_before_the_thread_goes_on(
     done = await world.executions().advance("t", None)
     assert (done.status, done.source) == ("complete", "note.txt!")
     snapshot = await world.executions()._graph.aget_state({"configurable": {"thread_id": "t"}})
-    assert snapshot.values["schema_version"] == 3
+    assert snapshot.values["schema_version"] == SCHEMA_VERSION + 2
     assert (await world.executions().advance("t", None)).source == "note.txt!"  # once, not at every resume
 
 
 async def test_a_migration_that_is_missing_refuses_the_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.executions().advance("t", await world.take_in(TEXT))
     newer(monkeypatch, lambda values: values)
-    monkeypatch.setattr(compatibility, "MIGRATIONS", {2: lambda values: values})
+    monkeypatch.setattr(compatibility, "MIGRATIONS", {SCHEMA_VERSION + 1: lambda values: values})
     for attempt in (world.executions().advance("t", None), world.executions().inspect("t")):
-        with pytest.raises(IncompatibleThread, match="schema version 1, this code reads 3"):
+        with pytest.raises(
+            IncompatibleThread, match=f"schema version {SCHEMA_VERSION}, this code reads {SCHEMA_VERSION + 2}"
+        ):
             await attempt
 
 
 async def test_a_state_of_a_newer_schema_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.executions().advance("t", await world.take_in(TEXT))
     monkeypatch.setattr(compatibility, "SCHEMA_VERSION", 0)
-    with pytest.raises(IncompatibleThread, match="schema version 1, this code reads 0"):
+    with pytest.raises(IncompatibleThread, match=f"schema version {SCHEMA_VERSION}, this code reads 0"):
         await world.executions().advance("t", None)
 
 
 def newer(monkeypatch: pytest.MonkeyPatch, first: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Let the code be two schema versions on."""
-    monkeypatch.setattr(compatibility, "SCHEMA_VERSION", 3)
-    monkeypatch.setattr(compatibility, "MIGRATIONS", {1: first, 2: lambda values: {**values, "media_type": "x/y"}})
+    monkeypatch.setattr(compatibility, "SCHEMA_VERSION", SCHEMA_VERSION + 2)
+    migrations = {SCHEMA_VERSION: first, SCHEMA_VERSION + 1: lambda values: {**values, "media_type": "x/y"}}
+    monkeypatch.setattr(compatibility, "MIGRATIONS", migrations)
 
 
 async def test_a_thread_last_run_by_another_graph_is_told_of(

@@ -41,5 +41,5 @@ def test_the_summary_edge_follows_its_gate(to: str) -> None:
 
 
 def test_a_model_that_brought_no_summary_leads_back_to_the_gate() -> None:
-    assert summarized_route(cast("State", {"summary_failure": {"error": "x"}})) == "failed"
-    assert summarized_route(cast("State", {"summary": {}, "summary_failure": None})) == "summarized"
+    assert summarized_route(cast("State", {"summary_failures": {"model": {"error": "x"}}})) == "failed"
+    assert summarized_route(cast("State", {"summary": {}, "summary_failures": None})) == "summarized"

@@ -15,6 +15,7 @@ from tidegate.errors import Permanent, RateLimited, ServiceError, Transient
 from tidegate.graph.execution import Executions
 from tidegate.graph.pipeline import build_graph
 from tidegate.graph.services import Services
+from tidegate.nodes import summary_gate
 from tidegate.resilience.breaker import Breaker
 from tidegate.resilience.circuits import MemoryCircuits
 from tidegate.resilience.guard import Answer, Guard
@@ -193,7 +194,7 @@ class World:
             recogniser_circuit=self.recogniser_guard.breaker,
             enricher=self.places,
             enrichment_circuit=self.enrichment_guard.breaker,
-            model=self.writer if with_model else None,
+            writers=(summary_gate.Writer(self.writer, self.model_guard.breaker),) if with_model else (),
             model_circuit=self.model_guard.breaker,
             extractive=FirstSentence(),
             clock=self.clock,

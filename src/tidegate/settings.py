@@ -100,6 +100,9 @@ class EnrichmentSettings(ServiceSettings):
         default="gazetteer", description="embedded gazetteer, any HTTP API, or none"
     )
     batch_size: int = Field(default=10, ge=1, description="entities a branch of the fan-out works on")
+    max_failed_share: float | None = Field(
+        default=None, ge=0, le=1, description="more entities failed for good, as 0.5, fail the thread; off by default"
+    )
     url: str | None = Field(default=None, description="http: the address, may hold {id}, {text}, {type}")
     method: Literal["GET", "POST", "PUT"] = Field(default="POST", description="http: the request method")
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="http: headers to send, such as an API key")
@@ -121,6 +124,18 @@ class ExtractionSettings(ServiceSettings):
     concurrency: int = Field(default=4, ge=1, description="calls in flight at most")
 
 
+class FallbackModel(_Section):
+    """A chat model that is asked where the ones before it cannot be; its name alone will do."""
+
+    model: str = Field(description="the chat model as provider:name")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for init_chat_model")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return {"model": value} if isinstance(value, str) else value
+
+
 class SummarySettings(ServiceSettings):
     """The summary, and the chat model that writes it when one is configured."""
 
@@ -132,6 +147,10 @@ class SummarySettings(ServiceSettings):
         default=6000, ge=200, description="tokens of document text in one request to the model at most"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for init_chat_model")
+    fallbacks: tuple[FallbackModel, ...] = Field(
+        default=(),
+        description="models to ask where the one before cannot be: provider:name, or with options of its own",
+    )
 
 
 class JournalSettings(_Section):
@@ -270,6 +289,8 @@ def _shown(name: str, value: object) -> str:
     """Return a value as text: secrets, and whatever looks like one by its name or stands in a URL, are hidden."""
     if isinstance(value, SecretStr):
         return "(hidden)"
+    if isinstance(value, BaseModel):
+        value = dict(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_shown(key, item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tidegate.errors import StateInvalid
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by one whenever stored state of the version before needs a migration."""
 
 JSON: TypeAlias = dict[str, Any]
@@ -143,7 +143,8 @@ class Enrichment(_Flowing):
 class Route(_Flowing):
     """What a gate decided: the step to go `to`, the `reason`, and for an open circuit since when and for how long.
 
-    `entities` are the IDs to work on now, `rounds` the fan-outs of this `execution` so far.
+    `entities` are the IDs to work on now, `rounds` the times that this `execution` asked so far. `circuits` are those
+    of the model to ask, or of the models to wait for; none where there is but one.
     """
 
     to: str
@@ -153,6 +154,7 @@ class Route(_Flowing):
     execution: str = ""
     rounds: int = 0
     entities: tuple[str, ...] = ()
+    circuits: tuple[str, ...] = ()
 
 
 class Sentence(_Flowing):
@@ -202,14 +204,6 @@ class ModelFailure(_Flowing):
     execution: str
     inputs: str
     retry_at: float | None = None
-
-
-class ExtractionFailure(ModelFailure):
-    """Why the model did not name the entities, so that they are those of the local recogniser."""
-
-
-class SummaryFailure(ModelFailure):
-    """Why the model did not summarize."""
 
 
 class Missing(_Flowing):
@@ -268,7 +262,8 @@ class Output(TypedDict, total=False):
 
 class State(Input, total=False):
     """The channels. Each holds the dump of the model it is named for; `entities` and `enrichments` are keyed by
-    entity ID, `routes` by gate: `extraction`, `enrichment`, `summary`.
+    entity ID, `routes` by gate (`extraction`, `enrichment`, `summary`), `summary_failures`, each a `ModelFailure`, by
+    the model's circuit.
     """
 
     schema_version: int
@@ -279,7 +274,7 @@ class State(Input, total=False):
     enrichments: Annotated[dict[str, JSON], merge]
     routes: Annotated[dict[str, JSON], merge]
     summary: JSON | None
-    summary_failure: JSON | None
+    summary_failures: dict[str, JSON] | None
     outcome: JSON | None
     revision: int
 
@@ -303,6 +298,11 @@ def enrichments_of(state: State) -> dict[str, Enrichment]:
     """Return the enrichments by entity ID; one whose entity is gone is ignored."""
     entities = state.get("entities") or {}
     return {key: Enrichment.load(value) for key, value in (state.get("enrichments") or {}).items() if key in entities}
+
+
+def summary_failures_of(state: State) -> dict[str, ModelFailure]:
+    """Return why models did not summarize, by circuit."""
+    return {name: ModelFailure.load(value) for name, value in (state.get("summary_failures") or {}).items()}
 
 
 def hash_of(*values: object) -> str:
