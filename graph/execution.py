@@ -35,7 +35,7 @@ from tidegate.errors import (
     TidegateError,
 )
 from tidegate.graph import compatibility
-from tidegate.graph.lacks import asked_from, lacked, models_wanted
+from tidegate.graph.lacks import asked_from, lacked, models_wanted, paused_until
 from tidegate.graph.progress import task_event, token_event
 from tidegate.graph.result import Event, HistoryEntry, Result, Status
 from tidegate.graph.services import Services
@@ -281,10 +281,7 @@ class Executions:
             if what == "summary":
                 circuit = self._services.summary_circuit(models_wanted(result, values))
             report = await circuit.report()
-            asked = max((item.retry_at or 0.0 for item in result.missing if item.what == what), default=0.0)
-            if what == "enrichment":
-                asked = max((record.retry_at or 0.0 for record in result.enrichments.values()), default=asked)
-            pause = asked - self._services.clock.now()
+            pause = paused_until(what, result, values) - self._services.clock.now()
             times.append(max(0.0 if report.admits else report.retry_in, pause, 0.0))
         return min(times, default=None)
 

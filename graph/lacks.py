@@ -37,22 +37,28 @@ def asked_from(result: Result, values: State, now: float) -> dict[Service, float
 def _asked_from(service: Service, result: Result, values: State, now: float) -> float:
     if result.status == "waiting":
         return now
+    paused = paused_until(service, result, values)
     if service == "enrichment":
         lacking = [result.enrichments[item.id] for item in result.missing if item.what == service and item.retryable]
         deferred = any(record.status == "deferred" for record in lacking)
         visits = min(record.visits for record in lacking)
-        paused = max(record.retry_at or 0.0 for record in result.enrichments.values())
     else:
         failures = _failures(service, values)
-        again = [each for each in failures if each.retryable]
         deferred = all(each.deferred for each in failures)  # else the circuit of one that failed for good lets calls in
-        visits, paused = min(each.visits for each in again), min(each.retry_at or 0.0 for each in again)
+        visits = min(each.visits for each in failures if each.retryable)
     return max(now, paused) if deferred or paused > now else now + _FIRST_PAUSE * _GROWTH ** max(visits - 1, 0)
+
+
+def paused_until(service: Service, result: Result, values: State) -> float:
+    """Return when the pause is over that a service asked for, in seconds since 1970; 0.0 if it asked for none."""
+    if service == "enrichment":
+        return max((record.retry_at or 0.0 for record in result.enrichments.values()), default=0.0)
+    return min((each.retry_at or 0.0 for each in _failures(service, values) if each.retryable), default=0.0)
 
 
 def _failures(service: Service, values: State) -> list[ModelFailure]:
     if service == "extraction":
-        return [ModelFailure.load(values.get("extraction_failure"))]
+        return [ModelFailure.load(stored)] if (stored := values.get("extraction_failure")) else []
     return list(summary_failures_of(values).values())
 
 

@@ -81,7 +81,7 @@ def enrich_step(
             )
         except ServiceError as error:
             return Enrichment(
-                status="deferred" if isinstance(error, CircuitOpen) else "failed",
+                status="deferred" if isinstance(error, CircuitOpen) or error.retry_after is not None else "failed",
                 source=enricher.source,
                 attempts=attempts + error.attempts,
                 visits=visits + error.is_of_request,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -370,6 +371,11 @@ async def heard(model: FaultyChat) -> str:
 
 def chat(*script: Behaviour, says: str = "It is only me.") -> FaultyChat:
     return FaultyChat(script, says=says, clock=ManualClock(NOW, auto=True))
+
+
+def test_a_script_without_end_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no end; give Schedule\(then=…\)"):
+        FaultyServer(itertools.repeat(503))
 
 
 async def test_a_healthy_model_says_its_words_at_once_or_one_by_one() -> None:

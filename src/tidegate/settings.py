@@ -101,7 +101,10 @@ class EnrichmentSettings(ServiceSettings):
     )
     batch_size: int = Field(default=10, ge=1, description="entities a branch of the fan-out works on")
     max_failed_share: float | None = Field(
-        default=None, ge=0, le=1, description="more entities failed for good, as 0.5, fail the thread; off by default"
+        default=None,
+        ge=0,
+        le=1,
+        description="share of entities that may fail for good, as 0.5; more fail the thread; by default all may",
     )
     url: str | None = Field(default=None, description="http: the address, may hold {id}, {text}, {type}")
     method: Literal["GET", "POST", "PUT"] = Field(default="POST", description="http: the request method")

@@ -121,8 +121,8 @@ class Enrichment(_Flowing):
     """What the external API said of one entity, or why it did not say anything.
 
     `enriched`: `data` is its answer. `not_found`: it knows no such thing, or does not cover this type (`attempts` 0).
-    `failed`: the attempts came to nothing. `deferred`: no attempt was admitted, as the circuit was open or the service
-    had asked for a pause, which is over at `retry_at` (seconds since 1970).
+    `failed`: the attempts came to nothing. `deferred`: no attempt, or no further one, was admitted, as the circuit was
+    open or the service had asked for a pause, which is over at `retry_at` (seconds since 1970).
     `attempts` counts requests over the thread's life (none for an answer that another thread was given), `visits` the
     executions that tried and were not cut short by an open circuit, refused credentials or a pause that was asked for,
     which say nothing of this entity; `error` says what the last failure was, never quoting the answer; `since` is when

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Generic, TypeAlias, TypeVar
 
 from tidegate.resilience.faults.schedule import Behaviour, Schedule
 from tidegate.store.clock import Clock, SystemClock
 
 R = TypeVar("R")
+
+_MOST = 1_000_000
 
 Script: TypeAlias = Schedule | Iterable[Behaviour] | Callable[[R], Behaviour]
 """A schedule, what happens to the first requests, or a function of the request: that one cannot be replayed."""
@@ -32,9 +35,13 @@ class Course(Generic[R]):
         self.follow(script)
 
     def follow(self, script: Script[R]) -> None:
-        """Begin another schedule, with its first request, at its second 0."""
+        """Begin another schedule, with its first request, at its second 0.
+
+        Raises:
+            ValueError: the script has no end, or a million behaviours.
+        """
         with self._changed:
-            self._script = script if callable(script) or isinstance(script, Schedule) else Schedule(tuple(script))
+            self._script = script if callable(script) or isinstance(script, Schedule) else Schedule(_all(script))
             self._began = self._clock.monotonic()
             self.behaviours: list[Behaviour] = []
             """What happened to each request of this schedule: `Schedule(behaviours)` replays it."""
@@ -81,3 +88,10 @@ class Course(Generic[R]):
         if isinstance(self._script, Schedule):
             return self._script.at(len(self.behaviours) + 1, seconds)
         return self._script(request)
+
+
+def _all(script: Iterable[Behaviour]) -> tuple[Behaviour, ...]:
+    behaviours = tuple(islice(script, _MOST))
+    if len(behaviours) == _MOST:
+        raise ValueError("the script seems to have no end; give Schedule(then=…), or a function of the request")
+    return behaviours
