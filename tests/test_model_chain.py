@@ -35,8 +35,9 @@ class Chain:
 
     def do(self, first: Behaviour, second: Behaviour) -> None:
         """From now on, answer like this."""
-        for model, behaviour in ((self.first, first), (self.second, second)):
-            model.course.follow(Schedule(then=behaviour))
+        self.first.course.follow(Schedule(then=first))
+        self.second.course.follow(Schedule(then=second))
+        for model in (self.first, self.second):
             model.course.requests.clear()
 
     @property

@@ -209,7 +209,8 @@ async def test_what_may_yet_be_had_is_not_failed_for_good() -> None:
 
 async def test_what_was_published_is_not_taken_back_by_it() -> None:
     async with with_quorum(0.79, failure_threshold=99, attempts=1) as (pipeline, _):
-        assert (await pipeline.run(text=TEXT, thread_id="t")).status == "degraded"
+        result = await pipeline.run(text=TEXT, thread_id="t")
+        assert result.status == "degraded"
         for _ in range(6):  # until Dosund was visited as often as it may
             result = await pipeline.resume("t")
         assert [item.retryable for item in result.missing] == [False] * 4

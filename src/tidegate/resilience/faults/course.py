@@ -90,8 +90,8 @@ class Course(Generic[R]):
         return self._script(request)
 
 
-def _all(script: Iterable[Behaviour]) -> tuple[Behaviour, ...]:
-    behaviours = tuple(islice(script, _MOST))
+def _all(script: Iterable[Behaviour]) -> list[Behaviour]:
+    behaviours: list[Behaviour] = [*islice(script, _MOST)]
     if len(behaviours) == _MOST:
         raise ValueError("the script seems to have no end; give Schedule(then=…), or a function of the request")
     return behaviours
