@@ -223,8 +223,8 @@ class Pipeline:
         """
         return await self._home.run(self._executions.history(thread_id, limit))
 
-    async def threads(self, *, status: ThreadStatus | None = None, limit: int = 100) -> list[ThreadRecord]:
-        """Return the threads in the registry, the most recently updated first."""
+    async def threads(self, *, status: ThreadStatus | None = None, limit: int | None = 100) -> list[ThreadRecord]:
+        """Return the threads in the registry, the most recently updated first; all of them without a `limit`."""
         return await self._home.run(self._wired.registry.threads(status=status, limit=limit))
 
     async def delete(self, thread_id: str) -> None:
@@ -272,7 +272,10 @@ class Pipeline:
         return await self._home.run(self._upkeep.check_threads())
 
     async def diagnose(self) -> list[Finding]:
-        """Return the threads that are not finished, why, and what helps, the longest untouched first."""
+        """Return the threads that are not finished, or whose results are gone, why, and what helps.
+
+        The longest untouched are first. A degraded thread is finished.
+        """
         return await self._home.run(self._upkeep.diagnose())
 
     async def damage(self) -> list[str]:

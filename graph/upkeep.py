@@ -39,7 +39,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A thread that is not finished: what is the matter, and what helps.
+    """A thread that is not finished, or whose results are gone: what is the matter, and what helps.
 
     `running`: under a lease, now. `waiting`: for a circuit. `failed`: with an error. `interrupted`: its process ended,
     or was killed. `lagging`: finished, and the list of threads does not know. `incompatible`, `damaged`: cannot go on.
@@ -183,10 +183,15 @@ class Upkeep:
         return ""
 
     async def diagnose(self) -> list[Finding]:
-        """Return what is not finished and why, the longest untouched first."""
-        records = await self._registry.threads(limit=None)
-        unfinished = [record for record in reversed(records) if record.status not in _FINISHED]
-        return [await self._finding(record.thread_id) for record in unfinished]
+        """Return what is not finished and why, and what published a result that is gone, the longest untouched first.
+
+        A degraded thread is finished.
+        """
+        return [
+            await self._finding(record.thread_id)
+            for record in reversed(await self._registry.threads(limit=None))
+            if record.status not in _FINISHED or not await self._has_checkpoints(record.thread_id)
+        ]
 
     async def _finding(self, thread_id: str) -> Finding:
         if (busy := await self._leases.holder(thread_id)) is not None:

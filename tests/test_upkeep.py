@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +17,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from tests.checkpoints import checkpoint
 from tests.servers.enrichment import EnrichmentServer
 from tidegate import Pipeline, Settings, errors
-from tidegate.checkpointers import open_checkpointer
+from tidegate.checkpointers import open_checkpointer, open_checkpointer_sync
 from tidegate.cli import main
 from tidegate.settings import EnrichmentSettings
 from tidegate.store.codec import Codec
@@ -335,6 +336,49 @@ def test_the_doctor_exits_with_a_code_of_its_own(tidegate: Callable[..., tuple[i
     [finding] = json.loads(out)["threads"]
     assert (code, finding["state"], finding["command"]) == (20, "waiting", "tidegate resume t --when-open wait")
     assert finding["reason"].startswith("enrichment: circuit open, to be tried in")
+
+
+def test_the_doctor_counts_the_degraded_and_says_how_to_heal_them(
+    tidegate: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "note.txt").write_text(TEXT)
+    (tmp_path / "tidegate.toml").write_text('[enrichment]\nadapter = "http"\nurl = "http://127.0.0.1:9/"\n')
+    where = ("--checkpoints", "sqlite:///of mine.db")
+    assert tidegate("run", "-q", *where, "note.txt")[0] == 0
+    assert tidegate("doctor", *where)[:2] == (
+        0,
+        "every thread is finished\n"
+        "degraded threads: 1, of which 1 may be completed: tidegate backfill --checkpoints 'sqlite:///of mine.db'\n",
+    )
+    found = json.loads(tidegate("doctor", "--json", *where)[1])
+    assert (found["threads"], found["degraded"], found["degraded_retryable"]) == ([], 1, 1)
+    with sqlite3.connect(tmp_path / "of mine.db") as connection:
+        connection.execute("UPDATE threads SET retryable_missing = 0")
+    assert tidegate("doctor", *where)[1].endswith("\ndegraded threads: 1; what they lack is final\n")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "file", "postgres"])
+def test_the_doctor_finds_a_result_that_is_gone(
+    kind: str, tidegate: Callable[..., tuple[int, str, str]], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    urls = {"sqlite": "sqlite:///t.db", "file": "file:///kept"}
+    where = ("--checkpoints", urls.get(kind) or request.getfixturevalue("postgres_url"))
+    (tmp_path / "note.txt").write_text(TEXT)
+    for thread_id in ("a", "b"):
+        assert tidegate("run", "-q", "--thread-id", thread_id, *where, "note.txt")[0] == 0
+    if kind == "file":
+        shutil.rmtree(tmp_path / "kept/threads/a")
+    else:
+        with open_checkpointer_sync(where[1]) as saver:
+            saver.delete_thread("a")
+    code, out, _ = tidegate("doctor", "--json", *where)
+    [finding] = json.loads(out)["threads"]
+    assert (code, finding["thread_id"], finding["state"]) == (20, "a", "damaged")
+    assert finding["reason"].startswith("has published revision 1, and its checkpoints are gone")
+    if kind != "postgres":
+        assert finding["command"] == f"tidegate delete a --checkpoints {where[1]}"
+    assert tidegate("delete", "a", *where)[0] == 0
+    assert tidegate("doctor", *where)[:2] == (0, "every thread is finished\n")
 
 
 def test_a_store_whose_rows_lost_what_they_name_is_found_damaged(

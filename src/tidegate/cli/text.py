@@ -165,10 +165,14 @@ def _missing(result: Result) -> str:
 
 
 def resume_command(thread_id: str, options: Mapping[str, str]) -> str:
-    """Return what to type to go on with a thread under the same options; a password in a URL is left out."""
-    options = _without_passwords(options)
-    given = "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options.items())
-    return f"tidegate resume {shlex.quote(thread_id)}{given}"
+    """Return what to type to go on with a thread under the same options."""
+    return command("resume", thread_id, options=options)
+
+
+def command(*words: str, options: Mapping[str, str]) -> str:
+    """Return what to type to do something under the same options; a password in a URL is left out."""
+    given = (f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in _without_passwords(options).items())
+    return " ".join(["tidegate", *map(shlex.quote, words), *given])
 
 
 def _without_passwords(options: Mapping[str, str]) -> dict[str, str]:

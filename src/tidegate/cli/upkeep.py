@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,31 +13,39 @@ import typer
 from tidegate.checkpointers import open_checkpointer
 from tidegate.cli.existing import existing
 from tidegate.cli.exit_codes import EXIT_CODES, FOUND
-from tidegate.cli.text import print_json, printable, resume_command, table
+from tidegate.cli.text import command, print_json, printable, resume_command, table
 from tidegate.errors import IncompatibleThread, SettingsError
 from tidegate.graph.runner import Pipeline
 from tidegate.graph.upkeep import Finding
 from tidegate.settings import Settings
+from tidegate.store.registry import ThreadRecord
 
 _Result = TypeVar("_Result")
 _DAY = 86400.0
 
 
 def doctor(options: Mapping[str, str], *, as_json: bool) -> None:
-    """Print what is not finished and what is damaged."""
+    """Print what is not finished, what is damaged, and how many threads lack something."""
 
-    async def look(pipeline: Pipeline) -> tuple[list[str], list[Finding]]:
-        return await pipeline.damage(), await pipeline.diagnose()
+    async def look(pipeline: Pipeline) -> tuple[list[str], list[Finding], list[ThreadRecord]]:
+        degraded = await pipeline.threads(status="degraded", limit=None)
+        return await pipeline.damage(), await pipeline.diagnose(), degraded
 
-    damage, findings = _with_pipeline(options, look)
+    damage, findings, degraded = _with_pipeline(options, look)
+    found = {finding.thread_id for finding in findings}
+    degraded = [record for record in degraded if record.thread_id not in found]
+    lacking = sum(record.retryable_missing > 0 for record in degraded)
     if as_json:
         threads = [asdict(finding) | {"command": _command(finding, options)} for finding in findings]
-        print_json({"damage": damage, "threads": threads})
+        print_json({"damage": damage, "threads": threads, "degraded": len(degraded), "degraded_retryable": lacking})
     else:
         for problem in damage:
             typer.echo(f"damaged: {problem}")
         rows = [(f.thread_id, f.state, _command(f, options), printable(f.reason)) for f in findings]
         typer.echo(table(rows, ("THREAD", "STATE", "HELPS", "WHY")) if rows else "every thread is finished")
+        if degraded:
+            more = f", of which {lacking} may be completed: {command('backfill', options=options)}"
+            typer.echo(f"degraded threads: {len(degraded)}{more if lacking else '; what they lack is final'}")
     if damage or findings:
         raise typer.Exit(FOUND)
 
@@ -48,7 +55,7 @@ def _command(finding: Finding, options: Mapping[str, str]) -> str:
     if finding.helps == "resume":
         policy = {"when_open": "wait"} if finding.state == "waiting" else {}
         return resume_command(finding.thread_id, {**policy, **options})
-    return f"tidegate delete {shlex.quote(finding.thread_id)}" if finding.helps == "delete" else "-"
+    return command("delete", finding.thread_id, options=options) if finding.helps == "delete" else "-"
 
 
 def check_threads(options: Mapping[str, str], *, as_json: bool) -> None:
