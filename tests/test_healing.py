@@ -317,7 +317,7 @@ async def test_a_sweep_that_was_cancelled_in_the_middle_leaves_its_threads_to_th
     sweeping = Sweeping(world, watch=False)
     await sweeping.until(lambda: bool(world.places.asked))
     await sweeping.stop()
-    [stopped] = [each for each in await Registry(world.database).threads() if each.status == "running"]
+    [stopped] = [each for each in await Registry(world.database).threads() if each.status == "interrupted"]
     assert stopped.enrichment_at is not None
     world.places.pause = 0.0
     world.clock.advance(61.0)  # the probe was given back, or its lease is over

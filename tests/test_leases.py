@@ -26,7 +26,7 @@ from tidegate.store.leases import Lease, Leases, check, check_lease, check_lease
 from tidegate.store.owner import Owner
 from tidegate.store.postgres import PostgresDatabase
 from tidegate.store.postgres_url import read_url
-from tidegate.store.registry import Registry, ThreadRecord
+from tidegate.store.registry import Registry, ThreadRecord, ThreadStatus
 from tidegate.store.schema import SERVER_STORE, STORE
 from tidegate.store.transactions import Connection
 from tidegate.testing import ManualClock
@@ -398,6 +398,25 @@ async def test_the_registry_refuses_what_a_stale_execution_says(
     found = await registry.get("t")
     assert found is not None
     assert found.status == "running"
+
+
+async def test_a_thread_that_nobody_runs_any_more_is_listed_as_interrupted(
+    database: Database, clock: ManualClock
+) -> None:
+    leases, registry = Leases(database, ttl=TTL, clock=clock), Registry(database)
+    for thread_id in ("dead", "run", "silent", "unheld", "done"):
+        lease = await leases.acquire(thread_id)
+        status: ThreadStatus = "complete" if thread_id == "done" else "running"
+        await registry.put(ThreadRecord(thread_id=thread_id, document_id="d", source="s", status=status), lease)
+        if thread_id in ("unheld", "done"):
+            await leases.release(lease)
+    for change in ("started = '1' WHERE thread_id = 'dead'", "renewed_tick = -1e9 WHERE thread_id = 'silent'"):
+        await database.write(lambda connection, to=change: connection.execute(f"UPDATE leases SET {to}").rowcount)  # type: ignore[misc]  # noqa: S608
+    listed = {each.thread_id: each.status for each in await registry.threads()}
+    assert listed == dict.fromkeys(("dead", "silent", "unheld"), "interrupted") | {"run": "running", "done": "complete"}
+    assert [each.thread_id for each in await registry.threads(status="running")] == ["run"]
+    assert [each.thread_id for each in await registry.threads(status="interrupted", limit=2)] == ["dead", "silent"]
+    assert await registry.threads(status="failed") == []
 
 
 async def test_where_transactions_run_side_by_side_the_first_to_commit_wins(

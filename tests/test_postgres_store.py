@@ -65,6 +65,8 @@ async def test_the_registry_and_the_documents_are_kept(postgres_url: str) -> Non
     registry, documents = Registry(database), Documents(database)
     first = ThreadRecord(thread_id="a", document_id="d", source="what? 100 %", status="running", next_at=1.5)
     await registry.put(first)
+    [listed] = await registry.threads(status="interrupted")
+    assert listed == replace(first, status="interrupted", updated_at=1000.0)
     await registry.put(ThreadRecord(thread_id="a", document_id="d", source="s", status="failed", error="no"))
     found = await registry.get("a")
     assert found == ThreadRecord(

@@ -131,7 +131,8 @@ def backfill(
 @app.command()
 def threads(
     status: Annotated[
-        Literal["running", "waiting", "failed", "complete", "degraded"] | None, typer.Option(help="Only these.")
+        Literal["running", "interrupted", "waiting", "failed", "complete", "degraded"] | None,
+        typer.Option(help="Only these."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     checkpoints: Checkpoints = None,

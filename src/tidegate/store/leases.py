@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, closing
 from contextvars import ContextVar
@@ -24,11 +24,15 @@ from tidegate.store.transactions import Connection, Store
 
 _log = logging.getLogger(__name__)
 
-_READ: Final = """
-    SELECT epoch, held, ttl, tidegate_now(), tidegate_now() - renewed_at, tidegate_ticks() - renewed_tick,
+_COLUMNS: Final = """
+    epoch, held, ttl, tidegate_now(), tidegate_now() - renewed_at, tidegate_ticks() - renewed_tick,
         host, boot, pid_namespace, pid, started
-    FROM leases WHERE thread_id = ?
 """
+_READ: Final = f"SELECT {_COLUMNS} FROM leases WHERE thread_id = ?"  # noqa: S608 - ours, as all of these
+_READ_RUNNING: Final = f"""
+    SELECT thread_id, {_COLUMNS} FROM leases
+    WHERE held = 1 AND thread_id IN (SELECT thread_id FROM threads WHERE status = 'running')
+"""  # noqa: S608
 _TAKE: Final = """
     INSERT INTO leases (thread_id, epoch, held, host, boot, pid_namespace, pid, started, ttl, renewed_at, renewed_tick)
     VALUES (?, 1, 1, ?, ?, ?, ?, ?, ?, tidegate_now(), tidegate_ticks())
@@ -44,7 +48,7 @@ _RENEW: Final = """
 """
 _RELEASE: Final = "UPDATE leases SET held = 0 WHERE thread_id = ? AND epoch = ?"
 _BOUND: Final = "UPDATE leases SET renewed_at = tidegate_now() WHERE thread_id = ? AND renewed_at > tidegate_now()"
-CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held = 1 " + FOR_SHARE  # noqa: S608 - ours
+CHECK: Final = "SELECT 1 FROM leases WHERE thread_id = ? AND epoch = ? AND held = 1 " + FOR_SHARE  # noqa: S608
 
 
 _OWNER: Final = slice(6, None)
@@ -296,6 +300,12 @@ def check(connection: Connection, *leases: Lease) -> None:
             raise _lost(lease.thread_id)
 
 
+def running(connection: Connection) -> set[str]:
+    """Return which of the threads that the registry has as running somebody does run."""
+    asking = Owner.current()
+    return {thread_id for thread_id, *row in connection.execute(_READ_RUNNING) if _busy(thread_id, row, asking)}
+
+
 def check_lease(connection: Connection, config: Mapping[str, Any]) -> None:
     """Do the same for the lease that a saver's `config` carries; without one, and for other threads, nothing.
 
@@ -343,7 +353,7 @@ def lease_in(config: Mapping[str, Any]) -> Lease | None:
     return Lease(carried["thread_id"], carried["epoch"])
 
 
-def _busy(thread_id: str, row: tuple[Any, ...], asking: Owner) -> ThreadBusy | None:
+def _busy(thread_id: str, row: Sequence[Any], asking: Owner) -> ThreadBusy | None:
     _, held, ttl, now, elapsed, ticks, *described = row
     holder = Owner(*described)
     same_boot = holder.boot != "" and holder.boot == asking.boot

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Literal, TypeAlias
 
 from tidegate.settings import Policy
 from tidegate.store.documents import DIGEST
-from tidegate.store.leases import Lease, check
+from tidegate.store.leases import Lease, check, running
 from tidegate.store.transactions import Connection, Store
 
-ThreadStatus: TypeAlias = Literal["running", "waiting", "failed", "complete", "degraded"]
-"""`running` also after a crash, until the thread is resumed; `waiting` for a circuit; `failed` with an error."""
+ThreadStatus: TypeAlias = Literal["running", "interrupted", "waiting", "failed", "complete", "degraded"]
+"""`waiting` for a circuit; `failed` with an error; `interrupted`: its process ended, or was killed.
+
+The last is never stored: a thread is `running` until it is resumed, and `Registry.threads` looks who runs it.
+"""
 
 Service: TypeAlias = Literal["extraction", "enrichment", "summary"]
 """What a thread may lack: that which this service gives."""
@@ -102,11 +105,28 @@ class Registry:
         await self._database.write(delete)
 
     async def threads(self, *, status: ThreadStatus | None = None, limit: int | None = 100) -> list[ThreadRecord]:
-        """Return threads, the most recently updated first; all of them without a `limit`."""
-        where, values = ("", ()) if status is None else ("WHERE status = ? ", (status,))
-        if limit is None:
-            return await self._select(f"{where}ORDER BY updated_at DESC, thread_id", values)
-        return await self._select(f"{where}ORDER BY updated_at DESC, thread_id LIMIT ?", (*values, limit))
+        """Return threads, the most recently updated first; all of them without a `limit`.
+
+        One that nobody runs any more is `interrupted`.
+        """
+        begun = status in ("running", "interrupted")
+        where, values = ("", ()) if status is None else ("WHERE status = ? ", ("running" if begun else status,))
+        order = "ORDER BY updated_at DESC, thread_id"
+        if limit is not None and not begun:  # of those that were begun, which are meant is seen when they are read
+            order, values = f"{order} LIMIT ?", (*values, limit)
+
+        def select(connection: Connection) -> list[ThreadRecord]:
+            found = _select(connection, f"{where}{order}", values)
+            if all(each.status != "running" for each in found):
+                return found
+            run = running(connection)  # in the same transaction: one that has just ended is neither
+            found = [
+                replace(each, status="interrupted") if each.status == "running" and each.thread_id not in run else each
+                for each in found
+            ]
+            return [each for each in found if status in (None, each.status)][:limit]
+
+        return await self._database.read(select)
 
     async def lacking(self, service: Service, *, limit: int) -> list[ThreadRecord]:
         """Return threads that lack what this service gives, those first for which it may be asked first."""
@@ -121,8 +141,9 @@ class Registry:
         return found or await self._select("WHERE source = ?", (name,))  # `20240131` is both
 
     async def _select(self, clause: str, values: tuple[object, ...]) -> list[ThreadRecord]:
-        def select(connection: Connection) -> list[ThreadRecord]:
-            rows = connection.execute(f"SELECT {_COLUMNS} FROM threads {clause}", values)  # noqa: S608 - our names
-            return [ThreadRecord(**dict(zip(_COLUMNS.split(", "), row, strict=True))) for row in rows]
+        return await self._database.read(lambda connection: _select(connection, clause, values))
 
-        return await self._database.read(select)
+
+def _select(connection: Connection, clause: str, values: tuple[object, ...]) -> list[ThreadRecord]:
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM threads {clause}", values)  # noqa: S608 - our names
+    return [ThreadRecord(**dict(zip(_COLUMNS.split(", "), row, strict=True))) for row in rows]
