@@ -26,7 +26,16 @@ from tidegate.checkpointers.durable import locked, make_folder, name_for, sync_f
 from tidegate.checkpointers.json_format import Damaged
 from tidegate.checkpointers.json_thread import ThreadFolder
 from tidegate.checkpointers.retention import Rule
-from tidegate.checkpointers.saving import TAKEN, Address, Saver, StrictSerializer, prune_each, put_span, uninterrupted
+from tidegate.checkpointers.saving import (
+    TAKEN,
+    Address,
+    Pruned,
+    Saver,
+    StrictSerializer,
+    prune_each,
+    put_span,
+    uninterrupted,
+)
 from tidegate.checkpointers.url import STORE_FILE
 from tidegate.errors import CheckpointDamaged, LeaseLost, SettingsError, ThreadError
 from tidegate.store.clock import Clock, SystemClock
@@ -235,21 +244,23 @@ class JsonFileSaver(Saver):
                     if thread.is_empty():
                         self._drop(thread)
 
-    def _prune_thread(self, thread_id: str, rule: Rule) -> None:
-        self._prune(self._thread(thread_id), rule)
+    def _prune_thread(self, thread_id: str, rule: Rule) -> int:
+        return self._prune(self._thread(thread_id), rule)
 
-    def _prune_all(self, rule: Rule) -> None:
-        prune_each(self._all_threads(), lambda thread: self._prune(thread, rule))
+    def prune_all(self, rule: Rule) -> Pruned:
+        """Of all threads, keep what `prune` keeps and what a rule says."""
+        return prune_each(self._all_threads(), lambda thread: self._prune(thread, rule))
 
-    def _prune(self, thread: ThreadFolder, rule: Rule) -> None:
+    def _prune(self, thread: ThreadFolder, rule: Rule) -> int:
         """Prune a thread; a checkpoint that cannot be read stays, unless it is the latest: then nothing is removed."""
         with locked(thread.path, exclusive=True) as there:
-            if there:
-                described = {}
-                for folder in thread.namespaces():
-                    with _telling(thread, folder):
-                        described[folder] = thread.describe(folder, self._clock.now())
-                thread.prune(described, rule)
+            if not there:
+                return 0
+            described = {}
+            for folder in thread.namespaces():
+                with _telling(thread, folder):
+                    described[folder] = thread.describe(folder, self._clock.now())
+            return thread.prune(described, rule)
 
     # the same for callers on an event loop
 
@@ -301,11 +312,12 @@ class JsonFileSaver(Saver):
         """As `delete_for_runs`."""
         await uninterrupted(asyncio.to_thread(self.delete_for_runs, run_ids))
 
-    async def _aprune_thread(self, thread_id: str, rule: Rule) -> None:
-        await uninterrupted(asyncio.to_thread(self._prune_thread, thread_id, rule))
+    async def _aprune_thread(self, thread_id: str, rule: Rule) -> int:
+        return await uninterrupted(asyncio.to_thread(self._prune_thread, thread_id, rule))
 
-    async def _aprune_all(self, rule: Rule) -> None:
-        await uninterrupted(asyncio.to_thread(self._prune_all, rule))
+    async def aprune_all(self, rule: Rule) -> Pruned:
+        """As `prune_all`."""
+        return await uninterrupted(asyncio.to_thread(self.prune_all, rule))
 
 
 def _configurable(config: RunnableConfig) -> dict[str, Any]:

@@ -301,8 +301,8 @@ class ThreadFolder:
             raise Damaged(path, "does not fit this version (checkpoint)", path) from error
         return described, Links(file.parent_checkpoint_id, delta, file.channel_values.keys())
 
-    def prune(self, described: Mapping[Path, Mapping[Kept, Links]], rule: Rule) -> None:
-        """Remove the checkpoints that need not be kept, of those that `describe` returned for each folder."""
+    def prune(self, described: Mapping[Path, Mapping[Kept, Links]], rule: Rule) -> int:
+        """Remove what need not be kept of the checkpoints that `describe` returned; return how many those were."""
         links = {
             each.checkpoint_ns: {one.checkpoint_id: link for one, link in checkpoints.items()}
             for checkpoints in described.values()
@@ -310,11 +310,14 @@ class ThreadFolder:
         }
         thread = [each for checkpoints in described.values() for each in checkpoints]
         stays = kept(thread, rule, lambda each: ancestors(each.checkpoint_id, links[each.checkpoint_ns]))
+        removed = 0
         for folder, checkpoints in described.items():
-            doomed = {each.checkpoint_id for each in checkpoints if each[:2] not in stays}
+            doomed = [each for each in checkpoints if each[:2] not in stays]
             if doomed:
-                self.remove(folder, doomed)
+                self.remove(folder, [each.checkpoint_id for each in doomed])
+            removed += sum(each.stored for each in doomed)
         self.remove_unused_values()
+        return removed
 
     def remove_unused_values(self) -> None:
         """Remove the values that no file names; none while there is a file that cannot be read."""

@@ -101,7 +101,7 @@ class MemorySaver(Saver, InMemorySaver):
     def _thread_ids(self) -> Sequence[str]:
         return list(self.storage)
 
-    def _prune_thread(self, thread_id: str, rule: Rule) -> None:
+    def _prune_thread(self, thread_id: str, rule: Rule) -> int:
         with self._lock:
             described: dict[Kept, Links] = {}
             for checkpoint_ns, checkpoints in self.storage.get(thread_id, {}).items():
@@ -119,8 +119,9 @@ class MemorySaver(Saver, InMemorySaver):
                 return ancestors(each.checkpoint_id, links) if described[each].delta else ()
 
             stays = kept([*described, *on_their_way], rule, built_on)
-            known = [each[:2] for each in (*described, *on_their_way)]
-            self._remove(thread_id, [place for place in known if place not in stays])
+            doomed = [each for each in (*described, *on_their_way) if each[:2] not in stays]
+            self._remove(thread_id, [each[:2] for each in doomed])
+        return sum(each.stored for each in doomed)
 
     def _described(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> tuple[Kept, Links]:
         packed, packed_metadata, parent_id = self.storage[thread_id][checkpoint_ns][checkpoint_id]
@@ -179,5 +180,5 @@ class MemorySaver(Saver, InMemorySaver):
     async def _athread_ids(self) -> Sequence[str]:
         return self._thread_ids()
 
-    async def _aprune_thread(self, thread_id: str, rule: Rule) -> None:
-        self._prune_thread(thread_id, rule)
+    async def _aprune_thread(self, thread_id: str, rule: Rule) -> int:
+        return self._prune_thread(thread_id, rule)

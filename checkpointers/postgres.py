@@ -248,19 +248,19 @@ class PostgresSaver(Saver, AsyncPostgresSaver):
 
         return await self._persistent(thread_ids)
 
-    async def _aprune_thread(self, thread_id: str, rule: Rule) -> None:
+    async def _aprune_thread(self, thread_id: str, rule: Rule) -> int:
         with _readable({"configurable": {"thread_id": thread_id}}):
-            await self._stored(lambda cursor: threads.prune(cursor, thread_id, rule))
+            return await self._stored(lambda cursor: threads.prune(cursor, thread_id, rule))
 
     async def _stored(
-        self, work: Callable[[AsyncCursor[DictRow]], Awaitable[None]], leases: Sequence[Lease] = ()
-    ) -> None:
-        async def once() -> None:
+        self, work: Callable[[AsyncCursor[DictRow]], Awaitable[_Value]], leases: Sequence[Lease] = ()
+    ) -> _Value:
+        async def once() -> _Value:
             async with self._cursor(pipeline=True) as cursor:
-                await work(cursor)
+                return await work(cursor)
 
         with _begun(leases):
-            await uninterrupted(self._persistent(once))
+            return await uninterrupted(self._persistent(once))
 
     # the same for callers in other threads
 
@@ -320,8 +320,8 @@ class PostgresSaver(Saver, AsyncPostgresSaver):
     def _thread_ids(self) -> Sequence[str]:
         return self._wait(self._athread_ids())
 
-    def _prune_thread(self, thread_id: str, rule: Rule) -> None:
-        self._wait(self._aprune_thread(thread_id, rule))
+    def _prune_thread(self, thread_id: str, rule: Rule) -> int:
+        return self._wait(self._aprune_thread(thread_id, rule))
 
     def _wait(self, work: Coroutine[Any, Any, _Value]) -> _Value:
         try:

@@ -51,8 +51,8 @@ async def delete_for_runs(cursor: AsyncCursor[DictRow], run_ids: Sequence[str]) 
         await _remove(cursor, thread_id, places[thread_id])
 
 
-async def prune(cursor: AsyncCursor[DictRow], thread_id: str, rule: Rule) -> None:
-    """Remove the checkpoints that need not be kept."""
+async def prune(cursor: AsyncCursor[DictRow], thread_id: str, rule: Rule) -> int:
+    """Remove the checkpoints that need not be kept, and return how many those were."""
     await _lock(cursor, thread_id)
     await cursor.execute(_OF_THREAD, {"thread_id": thread_id, "revision": REVISION})
     rows = await cursor.fetchall()
@@ -64,7 +64,9 @@ async def prune(cursor: AsyncCursor[DictRow], thread_id: str, rule: Rule) -> Non
         return _ancestors(each, parents) if each.checkpoint_ns in with_deltas else set()
 
     stays = kept(thread, rule, built_on)
-    await _remove(cursor, thread_id, [place for place in parents if place not in stays])
+    doomed = [each for each in thread if each[:2] not in stays]
+    await _remove(cursor, thread_id, [each[:2] for each in doomed])
+    return sum(each.stored for each in doomed)
 
 
 def _ancestors(of: Kept, parents: Mapping[tuple[str, str], str | None]) -> set[str]:

@@ -83,6 +83,11 @@ def younger(seconds: float) -> Rule:
     return lambda checkpoints: (each for each in checkpoints if each.age <= seconds)
 
 
+def all_of(rules: Sequence[Rule]) -> Rule:
+    """Keep what each of the rules keeps; all there is if there are none."""
+    return lambda checkpoints: set(checkpoints).intersection(*(rule(checkpoints) for rule in rules))
+
+
 def kept(thread: Iterable[Kept], rule: Rule, built_on: BuiltOn = lambda _: ()) -> set[tuple[str, str]]:
     """Return namespace and ID of what stays of a thread.
 

@@ -100,16 +100,30 @@ async def uninterrupted(work: Coroutine[Any, Any, _Value]) -> _Value:
         raise
 
 
-def prune_each(threads: Iterable[_Value], prune: Callable[[_Value], None]) -> None:
+class Pruned(NamedTuple):
+    """How many checkpoints were removed, and of how many threads."""
+
+    checkpoints: int
+    threads: int
+
+    @classmethod
+    def of(cls, removed: Sequence[int]) -> Pruned:
+        """Sum up what was removed of each thread."""
+        return cls(sum(removed), sum(map(bool, removed)))
+
+
+def prune_each(threads: Iterable[_Value], prune: Callable[[_Value], int]) -> Pruned:
     """Prune all threads, and then raise the first of the errors of those that are damaged."""
     damaged: list[CheckpointDamaged] = []
+    removed: list[int] = []
     for thread in threads:
         try:
-            prune(thread)
+            removed.append(prune(thread))
         except CheckpointDamaged as error:
             damaged.append(error)
     if damaged:
         raise damaged[0]
+    return Pruned.of(removed)
 
 
 def _refuse_one(thread_ids: Sequence[str]) -> None:
@@ -172,20 +186,20 @@ class Saver(BaseCheckpointSaver[Any]):
         else:
             await self._aprune_each([str(each) for each in thread_ids], latest_only)
 
-    def keep_last(self, count: int) -> None:
+    def keep_last(self, count: int) -> Pruned:
         """Of all threads, keep the newest `count` checkpoints of every namespace, and what `prune` keeps.
 
         Raises:
             ValueError: `count` is below 1.
             CheckpointDamaged: as `prune`.
         """
-        self._prune_all(newest(count))
+        return self.prune_all(newest(count))
 
-    async def akeep_last(self, count: int) -> None:
+    async def akeep_last(self, count: int) -> Pruned:
         """As `keep_last`."""
-        await self._aprune_all(newest(count))
+        return await self.aprune_all(newest(count))
 
-    def prune_older_than(self, seconds: float) -> None:
+    def prune_older_than(self, seconds: float) -> Pruned:
         """Of all threads, delete the checkpoints that are older than this, but not what `prune` keeps.
 
         Every thread can thus be resumed and shows its results, however old it is; `delete_thread` removes one. SQLite
@@ -195,27 +209,35 @@ class Saver(BaseCheckpointSaver[Any]):
             ValueError: `seconds` is no age.
             CheckpointDamaged: as `prune`.
         """
-        self._prune_all(younger(seconds))
+        return self.prune_all(younger(seconds))
 
-    async def aprune_older_than(self, seconds: float) -> None:
+    async def aprune_older_than(self, seconds: float) -> Pruned:
         """As `prune_older_than`."""
-        await self._aprune_all(younger(seconds))
+        return await self.aprune_all(younger(seconds))
 
-    def _prune_all(self, rule: Rule) -> None:
-        prune_each(self._thread_ids(), lambda thread_id: self._prune_thread(thread_id, rule))
+    def prune_all(self, rule: Rule) -> Pruned:
+        """Of all threads, keep what `prune` keeps and what a rule of `tidegate.checkpointers.retention` says.
 
-    async def _aprune_all(self, rule: Rule) -> None:
-        await self._aprune_each(await self._athread_ids(), rule)
+        Raises:
+            CheckpointDamaged: as `prune`.
+        """
+        return prune_each(self._thread_ids(), lambda thread_id: self._prune_thread(thread_id, rule))
 
-    async def _aprune_each(self, thread_ids: Sequence[str], rule: Rule) -> None:
+    async def aprune_all(self, rule: Rule) -> Pruned:
+        """As `prune_all`."""
+        return await self._aprune_each(await self._athread_ids(), rule)
+
+    async def _aprune_each(self, thread_ids: Sequence[str], rule: Rule) -> Pruned:
         damaged: list[CheckpointDamaged] = []
+        removed: list[int] = []
         for thread_id in thread_ids:
             try:
-                await self._aprune_thread(thread_id, rule)
+                removed.append(await self._aprune_thread(thread_id, rule))
             except CheckpointDamaged as error:
                 damaged.append(error)
         if damaged:
             raise damaged[0]
+        return Pruned.of(removed)
 
     def _thread_ids(self) -> Sequence[str]:
         raise NotImplementedError
@@ -223,10 +245,11 @@ class Saver(BaseCheckpointSaver[Any]):
     async def _athread_ids(self) -> Sequence[str]:
         raise NotImplementedError
 
-    def _prune_thread(self, thread_id: str, rule: Rule) -> None:
+    def _prune_thread(self, thread_id: str, rule: Rule) -> int:
+        """Prune one thread, and return how many checkpoints were removed."""
         raise NotImplementedError
 
-    async def _aprune_thread(self, thread_id: str, rule: Rule) -> None:
+    async def _aprune_thread(self, thread_id: str, rule: Rule) -> int:
         raise NotImplementedError
 
 

@@ -283,17 +283,17 @@ class SqliteSaver(Saver):
     async def _athread_ids(self) -> Sequence[str]:
         return await self.database.read(sqlite_retention.threads)
 
-    def _prune_thread(self, thread_id: str, rule: Rule) -> None:
-        self.database.write_sync(self._pruning(thread_id, rule))
+    def _prune_thread(self, thread_id: str, rule: Rule) -> int:
+        return self.database.write_sync(self._pruning(thread_id, rule))
 
-    async def _aprune_thread(self, thread_id: str, rule: Rule) -> None:
-        await self.database.write(self._pruning(thread_id, rule), settle=True)
+    async def _aprune_thread(self, thread_id: str, rule: Rule) -> int:
+        return await self.database.write(self._pruning(thread_id, rule), settle=True)
 
-    def _pruning(self, thread_id: str, rule: Rule) -> Callable[[sqlite3.Connection], None]:
+    def _pruning(self, thread_id: str, rule: Rule) -> Callable[[sqlite3.Connection], int]:
         codec, path = self.database.codec, self.database.path
 
-        def prune(connection: sqlite3.Connection) -> None:
-            sqlite_retention.prune(connection, thread_id, rule, codec, self.serde, path)
+        def prune(connection: sqlite3.Connection) -> int:
+            return sqlite_retention.prune(connection, thread_id, rule, codec, self.serde, path)
 
         return prune
 

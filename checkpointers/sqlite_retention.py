@@ -25,8 +25,8 @@ def delete(connection: sqlite3.Connection, thread_id: str) -> None:
 
 def prune(
     connection: sqlite3.Connection, thread_id: str, rule: Rule, codec: Codec, serde: Serializer, path: str
-) -> None:
-    """Remove the checkpoints of a thread that need not be kept.
+) -> int:
+    """Remove the checkpoints of a thread that need not be kept, and return how many those were.
 
     Raises:
         CheckpointDamaged: one that is to be kept cannot be read.
@@ -44,7 +44,9 @@ def prune(
         return (thread[row_id].checkpoint_id for row_id in needed)
 
     stays = kept(thread.values(), rule, built_on)
-    sqlite_rows.remove(connection, [row_id for row_id, each in thread.items() if each[:2] not in stays])
+    doomed = {row_id: each for row_id, each in thread.items() if each[:2] not in stays}
+    sqlite_rows.remove(connection, list(doomed))
+    return sum(each.stored for each in doomed.values())
 
 
 def remove_runs(connection: sqlite3.Connection, run_ids: Sequence[str]) -> None:

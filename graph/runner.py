@@ -12,7 +12,7 @@ from anyio.from_thread import start_blocking_portal
 from langgraph.graph.state import CompiledStateGraph
 
 from tidegate.checkpointers import locate, open_checkpointer
-from tidegate.checkpointers.saving import Saver
+from tidegate.checkpointers.saving import Pruned, Saver
 from tidegate.errors import ThreadError
 from tidegate.graph import adapters
 from tidegate.graph.drawing import Path, visited
@@ -246,15 +246,15 @@ class Pipeline:
         """
         await self._home.run(self._upkeep.copy(thread_id, to))
 
-    async def prune(self, *, keep_last: int | None = None, older_than: float | None = None) -> None:
-        """Remove checkpoints of all threads: all but the newest `keep_last`, or those `older_than` so many seconds.
+    async def prune(self, *, keep_last: int | None = None, older_than: float | None = None) -> Pruned:
+        """Remove checkpoints of all threads: all but the newest `keep_last`, and those `older_than` so many seconds.
 
         The newest of each thread and what was published by each revision stay. Threads may be run meanwhile.
 
         Raises:
             CheckpointDamaged: one that has to stay cannot be read; its thread is left as it is.
         """
-        await self._home.run(self._upkeep.prune(keep_last=keep_last, older_than=older_than))
+        return await self._home.run(self._upkeep.prune(keep_last=keep_last, older_than=older_than))
 
     async def forget(self, document: str) -> Forgotten:
         """Remove a document and all that was made of it: threads, answers that were recorded for it, raw bytes.

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, cast
 
-from tidegate.checkpointers.saving import Saver
+from tidegate.checkpointers.retention import all_of, newest, younger
+from tidegate.checkpointers.saving import Pruned, Saver
 from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.errors import (
     CheckpointDamaged,
@@ -123,18 +124,17 @@ class Upkeep:
             await self._saver.acopy_thread(thread_id, to, leases=[lease, lease_of_copy])
             await self._registry.put(replace(record, thread_id=to), lease_of_copy)
 
-    async def prune(self, *, keep_last: int | None = None, older_than: float | None = None) -> None:
-        """Remove checkpoints of all threads: all but the newest `keep_last`, or those `older_than` so many seconds.
+    async def prune(self, *, keep_last: int | None = None, older_than: float | None = None) -> Pruned:
+        """Remove checkpoints of all threads: all but the newest `keep_last`, and those `older_than` so many seconds.
 
         The newest of each thread and what was published by each revision stay. Threads may be run meanwhile.
 
         Raises:
             CheckpointDamaged: one that has to stay cannot be read; its thread is left as it is.
         """
-        if keep_last is not None:
-            await self._saver.akeep_last(keep_last)
-        if older_than is not None:
-            await self._saver.aprune_older_than(older_than)
+        rules = [] if keep_last is None else [newest(keep_last)]
+        rules += [] if older_than is None else [younger(older_than)]
+        return await self._saver.aprune_all(all_of(rules))
 
     async def forget(self, document: str) -> Forgotten:
         """Remove a document and all that was made of it: threads, answers that were recorded for it, raw bytes.

@@ -158,10 +158,14 @@ async def test_a_thread_that_is_being_run_is_not_touched(pipeline: Pipeline, set
 async def test_pruning_keeps_what_was_published(pipeline: Pipeline) -> None:
     result = await pipeline.run(text=TEXT, thread_id="a")
     before = len(await pipeline.history("a"))
-    await pipeline.prune(older_than=3600.0)
+    await pipeline.run(text=TEXT, thread_id="b")
+    assert await pipeline.prune(older_than=3600.0) == (0, 0)
+    assert await pipeline.prune(keep_last=before, older_than=3600.0) == await pipeline.prune() == (0, 0)
     assert len(await pipeline.history("a")) == before
-    await pipeline.prune(keep_last=1)
-    assert len(await pipeline.history("a")) < before
+    pruned = await pipeline.prune(keep_last=1)
+    after = len(await pipeline.history("a"))
+    assert pruned == (2 * (before - after), 2)
+    assert after < before
     assert await pipeline.inspect("a") == result
     assert (await pipeline.resume("a")).revision == 1
 
@@ -318,7 +322,10 @@ def test_the_commands(tidegate: Callable[..., tuple[int, str, str]], tmp_path: P
     assert tidegate("check-threads")[:2] == (0, "THREAD\na       can be resumed\n")
     assert "gate_enrichment" in tidegate("history", "a")[1]
     assert tidegate("copy", "a", "b")[:2] == (0, "copied thread a to b\n")
-    assert tidegate("prune", "--keep-last", "1")[0] == 0
+    assert tidegate("prune", "--keep-last", "1", "--older-than", "0")[:2] == (
+        0,
+        "removed 18 checkpoints of 2 threads\n",
+    )
     assert tidegate("prune")[0] == 2
     assert tidegate("delete", "a")[:2] == (0, "deleted thread a\n")
     assert tidegate("delete", "a")[0] == 6

@@ -12,9 +12,9 @@ from langgraph.checkpoint.base import CheckpointMetadata, empty_checkpoint
 
 from tests.checkpoints import at, place
 from tests.conformance.model import DAY, NAMESPACES, OLD, PICK, REVISIONS, Model, Place
-from tidegate.checkpointers.saving import Saver
+from tidegate.checkpointers.saving import Pruned, Saver
 
-Pruning = Callable[[Model | Saver], None]
+Pruning = Callable[[Model | Saver], Pruned | None]
 
 
 class Made(NamedTuple):
@@ -58,8 +58,11 @@ def keeps_what_the_model_keeps(kept: Place, examples: int) -> None:
             for each in (model, saver):
                 _put(each, kept, model, f"{number:08}", made)
         for prune in prunings:
-            for each in (model, saver):
-                prune(each)
+            prune(model)
+            before = len(list(saver.list(None)))
+            pruned = prune(saver)
+            removed = before - len(list(saver.list(None)))
+            assert pruned in (None, Pruned(removed, int(removed > 0)))
         assert _held(saver) == _held(model)
 
     compare()

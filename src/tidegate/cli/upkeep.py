@@ -87,8 +87,8 @@ def prune(options: Mapping[str, str], keep_last: int | None, older_than: float |
     if keep_last is None and older_than is None:
         raise SettingsError("say what to keep: --keep-last N, or --older-than DAYS to remove")
     seconds = None if older_than is None else older_than * _DAY
-    _with_pipeline(options, lambda pipeline: pipeline.prune(keep_last=keep_last, older_than=seconds))
-    typer.echo("pruned")
+    pruned = _with_pipeline(options, lambda pipeline: pipeline.prune(keep_last=keep_last, older_than=seconds))
+    typer.echo(f"removed {pruned.checkpoints} checkpoints of {pruned.threads} threads")
 
 
 def forget(options: Mapping[str, str], document: str) -> None:
