@@ -107,7 +107,8 @@ class Executions:
             raise DocumentMismatch(
                 thread_id, f"belongs to another document, {str(known)[:12]}…; choose another thread ID for this one"
             )
-        self._check_published(thread_id, snapshot, record)
+        if snapshot is None:
+            check_unpublished(record)
         if snapshot is not None:
             stored = await self._result(thread_id, snapshot, record)
             if stored.status == "complete" or (stored.status == "degraded" and stored.retry_in != 0.0):
@@ -190,20 +191,14 @@ class Executions:
         check_thread_id(thread_id)
         snapshot = await self._snapshot(thread_id)
         record = await self._registry.get(thread_id)
-        self._check_published(thread_id, snapshot, record)
+        if snapshot is None:
+            check_unpublished(record)
         if snapshot is not None:
             return await self._result(thread_id, snapshot, record)
         if record is None:
             raise not_found(thread_id)
         reason = record.error or ""
         return Result(thread_id=thread_id, status="unfinished", source=record.source, retry_in=0.0, reason=reason)
-
-    def _check_published(self, thread_id: str, snapshot: StateSnapshot | None, record: ThreadRecord | None) -> None:
-        if snapshot is None and record is not None and record.revision > 0:
-            problem = (
-                f"has published revision {record.revision}, and its checkpoints are gone; restore them from a copy"
-            )
-            raise CheckpointDamaged(thread_id, f"{problem}, or delete the thread and run its document again")
 
     async def history(self, thread_id: str, limit: int | None) -> list[HistoryEntry]:
         """Return a thread's checkpoints, the newest first."""
@@ -369,6 +364,17 @@ def check_thread_id(thread_id: str) -> None:
         raise SettingsError(
             f"{thread_id[:40]!r} cannot be a thread ID; use 1 to {_LONGEST_THREAD_ID} printable characters"
         )
+
+
+def check_unpublished(record: ThreadRecord | None) -> None:
+    """Make sure that a thread which has no checkpoint never got far.
+
+    Raises:
+        CheckpointDamaged: it published a result.
+    """
+    if record is not None and record.revision > 0:
+        problem = f"has published revision {record.revision}, and its checkpoints are gone; restore them from a copy"
+        raise CheckpointDamaged(record.thread_id, f"{problem}, or delete the thread and run its document again")
 
 
 def not_found(thread_id: str) -> ThreadNotFound:

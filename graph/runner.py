@@ -241,6 +241,7 @@ class Pipeline:
 
         Raises:
             ThreadNotFound: there is no such thread.
+            CheckpointDamaged: its checkpoints are gone, or one of them cannot be read.
             ThreadError: there is one under the other ID.
             ThreadBusy: one of them is being run.
         """

@@ -17,8 +17,9 @@ from tidegate.errors import (
     DocumentNotFound,
     ThreadError,
 )
-from tidegate.graph.execution import Executions, check_thread_id, not_found
+from tidegate.graph.execution import Executions, check_thread_id, check_unpublished, not_found
 from tidegate.resilience.journal import Journal
+from tidegate.services.intake import shown
 from tidegate.store.codec import Codec
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
@@ -109,6 +110,7 @@ class Upkeep:
 
         Raises:
             ThreadNotFound: there is no such thread.
+            CheckpointDamaged: its checkpoints are gone, or one of them cannot be read.
             ThreadError: there is one under the other ID.
             ThreadBusy: one of them is being run.
             LeaseLost: as `delete`, of one of them.
@@ -119,6 +121,8 @@ class Upkeep:
             raise ThreadError(to, _TAKEN)
         async with self._leases.hold(thread_id) as lease, self._leases.hold(to) as lease_of_copy:
             record = await self._existing(thread_id)
+            if not await self._has_checkpoints(thread_id):
+                check_unpublished(record)
             if await self._registry.get(to) is not None:
                 raise ThreadError(to, _TAKEN)
             await self._saver.acopy_thread(thread_id, to, leases=[lease, lease_of_copy])
@@ -146,7 +150,7 @@ class Upkeep:
             ThreadBusy: one of its threads is being run.
             LeaseLost: as `delete`, of one of them; what was not removed yet can be forgotten again.
         """
-        records = await self._registry.of_document(document)
+        records = await self._registry.of_document(shown(document))
         found = sorted({record.document_id for record in records} | set(await self._documents.named(document)))
         if len(found) != 1:
             raise DocumentNotFound(document, found)

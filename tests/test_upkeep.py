@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sqlite3
 import sys
@@ -61,6 +62,28 @@ async def test_a_copy_holds_what_the_thread_held_and_goes_its_own_way(pipeline: 
         await pipeline.copy("a", "b")
     await pipeline.delete("a")
     assert (await pipeline.resume("b")).status == "complete"
+
+
+async def test_what_is_not_there_cannot_be_copied(pipeline: Pipeline) -> None:
+    await pipeline.run(text=TEXT, thread_id="a")
+    await pipeline._upkeep._saver.adelete_thread("a")
+    with pytest.raises(errors.CheckpointDamaged, match="its checkpoints are gone"):
+        await pipeline.copy("a", "b")
+    with pytest.raises(errors.ThreadNotFound):
+        await pipeline.copy("c", "b")
+    assert [record.thread_id for record in await pipeline.threads()] == ["a"]
+
+
+async def test_a_document_is_forgotten_by_its_files_name_whatever_bytes_that_has(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    for name in ("\udcff", "no\udcffte.txt"):
+        with pytest.raises(errors.DocumentNotFound, match="names no document"):
+            await pipeline.forget(name)
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/note\xff.txt"))
+    path.write_text(TEXT)
+    await pipeline.run(path, thread_id="a")
+    assert (await pipeline.forget(str(path))).threads == ("a",)
 
 
 async def test_a_forgotten_document_takes_threads_answers_and_bytes_with_it(tmp_path: Path) -> None:
@@ -328,7 +351,7 @@ def test_the_commands(tidegate: Callable[..., tuple[int, str, str]], tmp_path: P
     )
     assert tidegate("prune")[0] == 2
     assert tidegate("delete", "a")[:2] == (0, "deleted thread a\n")
-    assert tidegate("delete", "a")[0] == 6
+    assert tidegate("delete", "a")[0] == tidegate("copy", "a", "c")[0] == 6
     code, out, _ = tidegate("forget", "note.txt")
     assert (code, out.endswith("and threads b\n")) == (0, True)
     assert tidegate("forget", "note.txt")[0] == 6
@@ -454,9 +477,13 @@ async def test_a_document_one_of_whose_threads_runs_is_not_forgotten_in_part(pip
 
 async def test_what_can_be_no_thread_id_is_none_for_a_copy_either(pipeline: Pipeline) -> None:
     await pipeline.run(text=TEXT, thread_id="a")
-    for to in ("", "x" * 1000, "\udcff"):
-        with pytest.raises(errors.SettingsError, match="cannot be a thread ID"):
-            await pipeline.copy("a", to)
+    for no_id in ("", "x" * 1000, "\udcff"):
+        for look in (pipeline.copy("a", no_id), pipeline.copy(no_id, "b"), pipeline.delete(no_id)):
+            with pytest.raises(errors.SettingsError, match="cannot be a thread ID"):
+                await look
+        for look_at in (pipeline.inspect(no_id), pipeline.resume(no_id), pipeline.history(no_id)):
+            with pytest.raises(errors.SettingsError, match="cannot be a thread ID"):
+                await look_at
     assert [each.thread_id for each in await pipeline.check_threads()] == ["a"]
 
 
