@@ -143,6 +143,26 @@ def test_looking_where_no_thread_was_ever_kept_says_so_and_makes_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_looking_into_a_database_where_no_thread_was_ever_kept_says_so_and_makes_no_table(
+    tidegate: Callable[..., Done], postgres_url: str
+) -> None:
+    import psycopg
+
+    where, url = ("--checkpoints", postgres_url), read_url(postgres_url)
+    for command in ("threads", "doctor", "check-threads", "circuits"):
+        done = tidegate(command, *where)
+        assert (done.returncode, f"schema {url.schema}, does not exist yet" in done.stderr) == (0, True), done
+    for command in ("show", "history", "delete", "resume"):
+        assert tidegate(command, "t", *where).returncode == exit_code(errors.ThreadNotFound("t", ""))
+    with psycopg.connect(url.conninfo) as connection:
+        made = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (url.schema,)).fetchone()
+    assert made is None
+    assert tidegate("run", "-q", "--thread-id", "t", str(SAMPLE), *where).returncode == 0
+    assert "complete" in tidegate("threads", *where).stdout
+    away = tidegate("threads", "--checkpoints", "postgresql://127.0.0.1:9/none")
+    assert (away.returncode, "check that the server runs" in away.stderr) == (2, True)
+
+
 def test_a_document_from_standard_input(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tidegate", "run", "-", "--json", "-q"],

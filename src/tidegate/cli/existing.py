@@ -1,4 +1,4 @@
-"""Commands for threads that are there already make no files where there are none."""
+"""Commands for threads that are there already make no files, and no tables, where there are none."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ from collections.abc import Mapping
 
 import typer
 
-from tidegate.checkpointers import locate
+from tidegate.checkpointers import Location, locate
 from tidegate.settings import Settings
 
 
 def existing(options: Mapping[str, str]) -> Settings:
     """Read the settings; where no thread was ever kept, look at an empty store instead of making one."""
     settings = Settings.read(**options)
-    path = locate(settings.checkpoints).checkpoints
-    if path is None or path.exists() or not path.parent.is_dir():
+    if (missing := _missing(locate(settings.checkpoints))) is None:
         return settings
-    typer.echo(f"{path} does not exist yet; `tidegate run` makes it, --checkpoints names another", err=True)
+    typer.echo(f"{missing} does not exist yet; `tidegate run` makes it, --checkpoints names another", err=True)
     return settings.model_copy(update={"checkpoints": "memory:"})
+
+
+def _missing(location: Location) -> str | None:
+    if location.server is not None:
+        from tidegate.store.postgres_server import is_prepared
+
+        # Whoever uses the saver alone has the second one.
+        if is_prepared(location.server, "tidegate_migrations", "checkpoint_migrations"):
+            return None
+        return f"Tidegate's part of {location.server.shown}, schema {location.server.schema},"
+    path = location.checkpoints
+    return None if path is None or path.exists() or not path.parent.is_dir() else str(path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -101,14 +102,30 @@ def prepare(url: PostgresUrl, table: str, scripts: Sequence[str]) -> None:
     Raises:
         SettingsError: the server cannot be reached, refuses, does not store UTF-8, or its schema is from newer code.
     """
+    with _opened(url) as connection:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise SettingsError(f"{url.shown} stores text as {encoding}; use a database with the encoding UTF8")
+        if _version(connection, url, table) != len(scripts):
+            with connection.transaction():
+                _upgrade(connection, url, table, scripts)
+
+
+def is_prepared(url: PostgresUrl, *tables: str) -> bool:
+    """Whether `prepare` was ever called with one of these tables; creates nothing.
+
+    Raises:
+        SettingsError: the server cannot be reached or refuses.
+    """
+    with _opened(url) as connection:
+        return any(connection.execute(_HAS_TABLE, (url.schema, table)).fetchone() for table in tables)
+
+
+@contextmanager
+def _opened(url: PostgresUrl) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     try:
         with connect(url) as connection:
-            encoding = connection.info.parameter_status("server_encoding")
-            if encoding != "UTF8":
-                raise SettingsError(f"{url.shown} stores text as {encoding}; use a database with the encoding UTF8")
-            if _version(connection, url, table) != len(scripts):
-                with connection.transaction():
-                    _upgrade(connection, url, table, scripts)
+            yield connection
     except psycopg.errors.InsufficientPrivilege as error:
         way_out = f"let this role own the schema {url.schema}, or name another with ?schema="
         raise SettingsError(f"cannot use {url.shown}: {url.hide(error)}; {way_out}") from None
