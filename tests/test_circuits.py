@@ -648,7 +648,11 @@ def _half(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:5000])
 
 
-@pytest.mark.parametrize("damage", [_garbage, _bad_page, _half])
+def _no_name(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b"circuitscircuits", b"circu\xfftscircuits"))
+
+
+@pytest.mark.parametrize("damage", [_garbage, _bad_page, _half, _no_name])
 async def test_a_damaged_file_is_replaced_when_it_is_opened(file: Path, clock: ManualClock, damage: Damage) -> None:
     first = LiveDatabase(file, clock=clock)
     await open_circuit(Breaker("api", SqliteCircuits(first), clock=clock))

@@ -270,6 +270,21 @@ async def test_the_database_of_another_application_is_left_alone(file: Path) -> 
     assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_a_table_whose_name_was_damaged_is_told_without_the_name(file: Path, *, is_ours: bool) -> None:
+    if is_ours:
+        database = Database(file, [FIRST])
+        await database.open()
+        await database.close()
+    else:
+        with closing(sqlite3.connect(file)) as connection:
+            connection.executescript(FIRST)
+    file.write_bytes(file.read_bytes().replace(b"tableentriesentries", b"tableentri\xffsentries"))
+    expected = (StoreDamaged, "text in it is not UTF-8") if is_ours else (SettingsError, "name another file")
+    with pytest.raises(expected[0], match=expected[1]):
+        await Database(file, [FIRST]).open()
+
+
 async def test_what_cannot_be_read_is_told(database: Database) -> None:
     def damaged(_: sqlite3.Connection) -> None:
         error = sqlite3.DatabaseError("malformed")

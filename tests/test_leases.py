@@ -19,7 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from tidegate.errors import LeaseLost, ThreadBusy
+from tidegate.errors import LeaseLost, StoreDamaged, ThreadBusy
 from tidegate.store import owner as owners
 from tidegate.store.database import Database
 from tidegate.store.leases import Lease, Leases, check, check_lease, check_lease_in, lease_in, stopping
@@ -484,6 +484,21 @@ async def test_a_lease_is_checked_from_another_file_too(database: Database, leas
         with pytest.raises(LeaseLost):
             check_lease_in(path, config)
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"), [(b"tableleases", b"table\xffeases"), (b"SQLite format", b"SQLite farmot")]
+)
+async def test_another_file_that_is_damaged_is_told(
+    was: bytes, becomes: bytes, database: Database, leases: Leases, tmp_path: Path
+) -> None:
+    lease = await leases.acquire("t")
+    await database.close()
+    file = tmp_path / "store.db"
+    file.write_bytes(file.read_bytes().replace(was, becomes, 1))
+    config: dict[str, Any] = {"configurable": {"thread_id": "t", **lease.configurable()}}
+    with pytest.raises(StoreDamaged, match="restore it from a copy"):
+        check_lease_in(file, config)
 
 
 async def test_in_postgres_whoever_takes_a_lease_over_waits_for_the_write_that_checked_it(postgres_url: str) -> None:

@@ -74,7 +74,7 @@ def connect_writer(
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         _refuse_read_only(connection)
         _migrate(connection, path, migrations)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         connection.close()
         if (trouble := _told_at_opening(path, error)) is not None:
             raise trouble from error
@@ -87,12 +87,17 @@ def connect_writer(
     return connection
 
 
-def told(path: str, error: sqlite3.Error) -> StoreError | None:
-    """Return what an error of SQLite's means to the file's owner, None if it is a fault of the statement."""
+def told(path: str, error: sqlite3.Error | UnicodeDecodeError) -> StoreError | None:
+    """Return what an error of SQLite's means to the file's owner, None if it is a fault of the statement.
+
+    Where SQLite's own message quotes a damaged name, Python cannot decode it.
+    """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _DAMAGED:
         return StoreDamaged(path, f"it is damaged ({error})", "restore it from a copy")
-    if str(error).startswith(_NO_TEXT):  # Python's own, without a code; it quotes what is stored
+    if isinstance(error, UnicodeDecodeError) or str(error).startswith(
+        _NO_TEXT
+    ):  # Python's own, without a code; it quotes what is stored
         return StoreDamaged(path, "it is damaged (text in it is not UTF-8)", "restore it from a copy")
     if code not in _CODES:
         return None
@@ -100,12 +105,12 @@ def told(path: str, error: sqlite3.Error) -> StoreError | None:
     return StoreError(path, f"{problem} ({error})", way_out)
 
 
-def _told_at_opening(path: str, error: sqlite3.Error) -> StoreError | None:
+def _told_at_opening(path: str, error: sqlite3.Error | UnicodeDecodeError) -> StoreError | None:
     """Return what an error means to the file's owner, None if they named what is none of ours, or gave no right to."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB):
         return None
-    if code == sqlite3.SQLITE_CORRUPT:
+    if code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeDecodeError):
         with Path(path).open("rb") as file:
             if int.from_bytes(file.read(72)[68:], "big") != APPLICATION_ID:  # where SQLite keeps it
                 return None

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from tidegate.errors import LeaseLost, ThreadBusy
 from tidegate.state import LEASE
 from tidegate.store.clock import Clock, SystemClock
-from tidegate.store.connection import BUSY_TIMEOUT
+from tidegate.store.connection import BUSY_TIMEOUT, told
 from tidegate.store.dialect import FOR_SHARE
 from tidegate.store.owner import Owner
 from tidegate.store.transactions import Connection, Store
@@ -322,23 +322,24 @@ def check_in(database: Path, *leases: Lease) -> None:
     Nothing keeps a lease from being lost after this: whoever takes it has to wait for the saver's own lock.
 
     Raises:
-        LeaseLost: as `check`; also if there is no such database.
+        LeaseLost: as `check`; also if there is no such database, or no leases in it.
+        StoreError: it cannot be read.
     """
     if not leases:
         return
+    uri = f"{database.absolute().as_uri()}?mode=rw"
     try:
-        opened = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT)
-    except sqlite3.OperationalError:
-        raise _lost(leases[0].thread_id) from None
-    with closing(opened) as connection:
-        check(connection, *leases)
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)) as connection:
+            check(connection, *leases)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise (told(str(database), error) if database.is_file() else None) or _lost(leases[0].thread_id) from error
 
 
 def check_lease_in(database: Path, config: Mapping[str, Any]) -> None:
     """Do what `check_lease` does, for such a saver.
 
     Raises:
-        LeaseLost: as `check_in`.
+        LeaseLost, StoreError: as `check_in`.
     """
     if (lease := lease_in(config)) is not None:
         check_in(database, lease)
