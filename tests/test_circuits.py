@@ -670,6 +670,28 @@ async def test_a_damaged_file_is_replaced_when_it_is_opened(file: Path, clock: M
     await again.close()
 
 
+async def test_a_sound_file_is_opened_again_without_a_file_beside_it(file: Path) -> None:
+    for _ in range(2):
+        database = LiveDatabase(file)
+        await database.open()
+        await database.close()
+    assert list(file.parent.iterdir()) == [file]
+
+
+async def test_of_all_who_find_a_file_damaged_at_once_one_replaces_it(file: Path) -> None:
+    for _ in range(20):
+        _garbage(file)
+        was = file.read_bytes()
+        databases = [LiveDatabase(file) for _ in range(8)]
+        await asyncio.gather(*(database.open() for database in databases))
+        for number, database in enumerate(databases):
+            await SqliteCircuits(database).force(str(number), "open", reset_timeout=1.0)
+        assert len(await SqliteCircuits(databases[0]).read_all()) == 8
+        for database in databases:
+            await database.close()
+        assert file.with_name(f"{file.name}.damaged").read_bytes() == was
+
+
 class Slow(LiveDatabase):
     """Tells what was read when the test says so."""
 

@@ -74,28 +74,32 @@ class LiveDatabase(Database):
         super().__init__(path, LIVE, synchronous="NORMAL", clock=clock)
 
     def _open(self) -> sqlite3.Connection:
-        if self.path == ":memory:" or not Path(self.path).exists():
-            connection = super()._open()
-        else:
-            # One opener at a time: a second one would take the first one's new file for the damaged one. A lock of
-            # SQLite's own works on every system and ends with its process.
-            with closing(sqlite3.connect(f"{self.path}-opening", timeout=BUSY_TIMEOUT, isolation_level=None)) as lock:
-                try:
-                    lock.execute("BEGIN EXCLUSIVE")
-                except sqlite3.Error as error:
-                    raise SettingsError(
-                        f"cannot open {self.path}: {error}; check permissions or name another file"
-                    ) from error
-                if _is_damaged(self.path):
-                    for part in (f"{self.path}-wal", f"{self.path}-shm"):
-                        Path(part).unlink(missing_ok=True)
-                    Path(self.path).replace(f"{self.path}.damaged")
-                connection = super()._open()
+        if _is_damaged(self.path):
+            self._make_way()
+        connection = super()._open()
         connection.execute(f"PRAGMA busy_timeout = {self._busy_timeout * 1000:.0f}")
         return connection
 
+    def _make_way(self) -> None:
+        # One at a time, each looking again: a second one would take the first one's new file for the damaged one. A
+        # lock of SQLite's own works on every system and ends with its process. Its empty file stays: those who wait for
+        # a lock on one that is removed get a "disk I/O error".
+        with closing(sqlite3.connect(f"{self.path}-opening", timeout=BUSY_TIMEOUT, isolation_level=None)) as lock:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.Error as error:
+                raise SettingsError(
+                    f"cannot open {self.path}: {error}; check permissions or name another file"
+                ) from error
+            if _is_damaged(self.path):
+                for part in (f"{self.path}-wal", f"{self.path}-shm"):
+                    Path(part).unlink(missing_ok=True)
+                Path(self.path).replace(f"{self.path}.damaged")
+
 
 def _is_damaged(path: str) -> bool:
+    if path == ":memory:" or not Path(path).exists():
+        return False
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
