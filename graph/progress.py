@@ -37,7 +37,7 @@ def _counts(update: Mapping[str, Any]) -> dict[str, Any]:
         counts["characters"] = len(document["text"])
         counts["pages"] = len(document["pages"]) or None
     if "entities" in update:
-        counts |= Counter(entity["type"] for entity in update["entities"].values())
+        counts |= Counter(entity["type"] for entity in update["entities"].values()) or {"entities": 0}
     if "enrichments" in update and "routes" not in update:
         counts |= Counter(record["status"] for record in update["enrichments"].values())
     for gate, route in (update.get("routes") or {}).items():

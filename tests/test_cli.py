@@ -77,6 +77,21 @@ def test_a_run_prints_the_result_on_stdout_and_progress_on_stderr(tidegate: Call
     assert "\x1b" not in done.stdout + done.stderr
 
 
+def test_a_document_without_names_is_said_to_have_none(tidegate: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("nothing here")
+    assert "  extract              no entities\n" in tidegate("run", "note.txt").stderr
+
+
+def test_help_says_what_to_give(tidegate: Callable[..., Done]) -> None:
+    for command, *named in (
+        ("run", "DOCUMENT", "--thread-id THREAD"),
+        ("import", "FILE"),
+        ("prune", "--keep-last NUMBER"),
+    ):
+        told = tidegate(command, "--help").stdout
+        assert all(name in told for name in named), told
+
+
 def test_the_same_document_again_is_the_same_thread_and_runs_nothing(tidegate: Callable[..., Done]) -> None:
     first = tidegate("run", str(SAMPLE), "--json")
     again = tidegate("run", str(SAMPLE), "--json")
@@ -192,6 +207,9 @@ def test_a_document_from_standard_input(tmp_path: Path) -> None:
         (["run", "x", "--model", "nonsense"], 2, "names no provider"),
         (["run", "x", "--when-open", "panic"], 2, "panic"),
         (["graph", "--format", "svg", "-o", "no/such/folder/g.svg"], 2, "cannot write"),
+        (["prune", "--keep-last", "0"], 2, "give at least 1, not 0"),
+        (["prune", "--older-than", "nan"], 2, "give at least 0, not nan"),
+        (["threads", "--limit", "0"], 2, "give at least 1, not 0"),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_its_exit_code(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import sys
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import typer
@@ -38,6 +39,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 ThreadId = Annotated[str, typer.Argument(help="The thread's ID.", metavar="THREAD")]
 
 
+def _at_least(least: int) -> Callable[[float | None], float | None]:
+    def check(value: float | None) -> float | None:
+        if value is not None and not value >= least:
+            raise typer.BadParameter(f"give at least {least}, not {value:g}")
+        return value
+
+    return check
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -66,8 +76,12 @@ def _options(
 
 @app.command()
 def run(
-    document: Annotated[str, typer.Argument(help="A path, an http(s) URL, or - for standard input.")],
-    thread_id: Annotated[str | None, typer.Option(help="The thread's ID; by default made of name and content.")] = None,
+    document: Annotated[
+        str, typer.Argument(help="A path, an http(s) URL, or - for standard input.", metavar="DOCUMENT")
+    ],
+    thread_id: Annotated[
+        str | None, typer.Option(help="The thread's ID; by default made of name and content.", metavar="THREAD")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start another thread though the document has one.")] = False,
     when_open: WhenOpen = None,
     checkpoints: Checkpoints = None,
@@ -134,7 +148,9 @@ def threads(
         Literal["running", "interrupted", "waiting", "failed", "complete", "degraded"] | None,
         typer.Option(help="Only these."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    limit: Annotated[
+        int, typer.Option(help="How many at most, 1 or more.", metavar="NUMBER", callback=_at_least(1))
+    ] = 20,
     checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
@@ -205,8 +221,16 @@ def copy(
 
 @app.command()
 def prune(
-    keep_last: Annotated[int | None, typer.Option(min=1, help="Keep so many checkpoints of each thread.")] = None,
-    older_than: Annotated[float | None, typer.Option(min=0, help="Remove those older than so many days.")] = None,
+    keep_last: Annotated[
+        int | None,
+        typer.Option(
+            help="Keep so many checkpoints of each thread, 1 or more.", metavar="NUMBER", callback=_at_least(1)
+        ),
+    ] = None,
+    older_than: Annotated[
+        float | None,
+        typer.Option(help="Remove those older than so many days.", metavar="DAYS", callback=_at_least(0)),
+    ] = None,
     checkpoints: Checkpoints = None,
 ) -> None:
     """Remove old checkpoints; the newest of each thread and what was published stay."""
@@ -217,7 +241,9 @@ def prune(
 
 @app.command()
 def forget(
-    document: Annotated[str, typer.Argument(help="Its SHA-256, the first 8 digits or more, or its source.")],
+    document: Annotated[
+        str, typer.Argument(help="Its SHA-256, the first 8 digits or more, or its source.", metavar="DOCUMENT")
+    ],
     checkpoints: Checkpoints = None,
 ) -> None:
     """Remove a document and all that was made of it."""
@@ -228,7 +254,7 @@ def forget(
 
 @app.command("import")
 def import_(
-    file: Annotated[str, typer.Argument(help="A database of langgraph-checkpoint-sqlite.")],
+    file: Annotated[str, typer.Argument(help="A database of langgraph-checkpoint-sqlite.", metavar="FILE")],
     checkpoints: Checkpoints = None,
 ) -> None:
     """Take over the threads of another LangGraph app's SQLite file."""
@@ -239,7 +265,9 @@ def import_(
 
 @app.command()
 def graph(
-    thread: Annotated[str | None, typer.Option(help="Highlight the path that this thread took.")] = None,
+    thread: Annotated[
+        str | None, typer.Option(help="Highlight the path that this thread took.", metavar="THREAD")
+    ] = None,
     format_: Annotated[Literal["mermaid", "svg", "png"], typer.Option("--format", help="What to draw.")] = "mermaid",
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write to this file.", metavar="FILE")] = None,
     checkpoints: Checkpoints = None,

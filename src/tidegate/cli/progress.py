@@ -84,4 +84,12 @@ def _line(ended: list[Event]) -> str:
                 counts[key] += value
             else:
                 words[key] = value
-    return ", ".join([*(f"{value:,} {key}" for key, value in counts.items()), *map(str, words.values())]) or "done"
+    return (
+        ", ".join(
+            [
+                *(f"{value:,} {key}" if value else f"no {key}" for key, value in counts.items()),
+                *map(str, words.values()),
+            ]
+        )
+        or "done"
+    )
