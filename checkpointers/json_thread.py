@@ -38,7 +38,7 @@ from tidegate.checkpointers.json_format import (
     value_file,
 )
 from tidegate.checkpointers.json_values import decode, encode
-from tidegate.checkpointers.retention import REVISION, Kept, Links, Rule, age, ancestors, kept
+from tidegate.checkpointers.retention import REVISION, Kept, Links, Rule, described, doomed
 from tidegate.checkpointers.saving import Address
 
 _OURS = frozenset({".lock", ".new", "checkpoints", "subgraphs", "values"})
@@ -265,59 +265,43 @@ class ThreadFolder:
 
         The newest has to be whole: nothing is removed for the sake of one that cannot be read.
         """
-        described: dict[Kept, Links] = {}
+        found: dict[Kept, Links] = {}
         ids = self.ids(folder)
         for checkpoint_id in ids:
             try:
                 file = self.read(folder, checkpoint_id)
                 if checkpoint_id == ids[0]:
                     self.load(file)
-                described |= [self._described(file, now)]
+                found |= [self._describe(file, now)]
             except Damaged:
                 if checkpoint_id == ids[0]:
                     raise
-        if described:
-            checkpoint_ns = next(iter(described)).checkpoint_ns
-            nothing = Links(None, (), ())
+        if found:
+            checkpoint_ns = next(iter(found)).checkpoint_ns
             for path in folder.glob("*.writes"):
                 if path.stem not in ids:
-                    described[Kept(checkpoint_ns, path.stem, stored=False)] = nothing
-        return described
+                    found[Kept(checkpoint_ns, path.stem, stored=False)] = Links()
+        return found
 
-    def _described(self, file: CheckpointFile, now: float) -> tuple[Kept, Links]:
-        path = self._path(file)
+    def _describe(self, file: CheckpointFile, now: float) -> tuple[Kept, Links]:
+        path, values = self._path(file), file.channel_values
         checkpoint, metadata = self._decode_object(file.checkpoint, path), self.metadata(file)
+        links = Links(file.parent_checkpoint_id, holds=values.keys())
         try:
-            revision = file.channel_values.get(REVISION)
-            described = Kept(
-                file.checkpoint_ns,
-                file.checkpoint_id,
-                revision if type(revision) is int else None,
-                age(checkpoint["ts"], now),
-                metadata.get("parents", {}).get(""),
-            )
-            delta = metadata.get("counters_since_delta_snapshot", {}).keys() & checkpoint["channel_versions"].keys()
+            at = file.checkpoint_ns, file.checkpoint_id
+            return described(at, checkpoint, metadata, links, revision=values.get(REVISION), now=now)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise Damaged(path, "does not fit this version (checkpoint)", path) from error
-        return described, Links(file.parent_checkpoint_id, delta, file.channel_values.keys())
 
-    def prune(self, described: Mapping[Path, Mapping[Kept, Links]], rule: Rule) -> int:
+    def prune(self, namespaces: Mapping[Path, Mapping[Kept, Links]], rule: Rule) -> int:
         """Remove what need not be kept of the checkpoints that `describe` returned; return how many those were."""
-        links = {
-            each.checkpoint_ns: {one.checkpoint_id: link for one, link in checkpoints.items()}
-            for checkpoints in described.values()
-            for each in list(checkpoints)[:1]
-        }
-        thread = [each for checkpoints in described.values() for each in checkpoints]
-        stays = kept(thread, rule, lambda each: ancestors(each.checkpoint_id, links[each.checkpoint_ns]))
-        removed = 0
-        for folder, checkpoints in described.items():
-            doomed = [each for each in checkpoints if each[:2] not in stays]
-            if doomed:
-                self.remove(folder, [each.checkpoint_id for each in doomed])
-            removed += sum(each.stored for each in doomed)
+        thread = {each: links for checkpoints in namespaces.values() for each, links in checkpoints.items()}
+        removed = set(doomed(thread, rule))
+        for folder, checkpoints in namespaces.items():
+            if gone := [each.checkpoint_id for each in checkpoints if each in removed]:
+                self.remove(folder, gone)
         self.remove_unused_values()
-        return removed
+        return sum(each.stored for each in removed)
 
     def remove_unused_values(self) -> None:
         """Remove the values that no file names; none while there is a file that cannot be read."""

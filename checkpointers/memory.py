@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.memory import InMemorySaver
 
-from tidegate.checkpointers.retention import REVISION, Kept, Links, Rule, age, ancestors, kept
+from tidegate.checkpointers.retention import REVISION, Kept, Links, Rule, described, doomed
 from tidegate.checkpointers.saving import TAKEN, Saver, StrictSerializer, put_span
 from tidegate.errors import ThreadError
 from tidegate.store.clock import Clock, SystemClock
@@ -103,27 +103,19 @@ class MemorySaver(Saver, InMemorySaver):
 
     def _prune_thread(self, thread_id: str, rule: Rule) -> int:
         with self._lock:
-            described: dict[Kept, Links] = {}
+            thread: dict[Kept, Links] = {}
             for checkpoint_ns, checkpoints in self.storage.get(thread_id, {}).items():
                 for checkpoint_id in checkpoints:
-                    described |= [self._described(thread_id, checkpoint_ns, checkpoint_id)]
-            stored = {each[:2] for each in described}
-            on_their_way = [
-                Kept(checkpoint_ns, checkpoint_id, stored=False)
-                for owner, checkpoint_ns, checkpoint_id in list(self.writes)
-                if owner == thread_id and (checkpoint_ns, checkpoint_id) not in stored
-            ]
+                    thread |= [self._describe(thread_id, checkpoint_ns, checkpoint_id)]
+            stored = {each[:2] for each in thread}
+            for owner, checkpoint_ns, checkpoint_id in list(self.writes):
+                if owner == thread_id and (checkpoint_ns, checkpoint_id) not in stored:
+                    thread[Kept(checkpoint_ns, checkpoint_id, stored=False)] = Links()
+            removed = doomed(thread, rule)
+            self._remove(thread_id, [each[:2] for each in removed])
+        return sum(each.stored for each in removed)
 
-            def built_on(each: Kept) -> Iterable[str]:
-                links = {one.checkpoint_id: link for one, link in described.items() if one[0] == each[0]}
-                return ancestors(each.checkpoint_id, links) if described[each].delta else ()
-
-            stays = kept([*described, *on_their_way], rule, built_on)
-            doomed = [each for each in (*described, *on_their_way) if each[:2] not in stays]
-            self._remove(thread_id, [each[:2] for each in doomed])
-        return sum(each.stored for each in doomed)
-
-    def _described(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> tuple[Kept, Links]:
+    def _describe(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> tuple[Kept, Links]:
         packed, packed_metadata, parent_id = self.storage[thread_id][checkpoint_ns][checkpoint_id]
         checkpoint: Checkpoint = self.serde.loads_typed(packed)
         metadata: CheckpointMetadata = self.serde.loads_typed(packed_metadata)
@@ -136,15 +128,10 @@ class MemorySaver(Saver, InMemorySaver):
         revision: Any = None
         if REVISION in holds:
             revision = self.serde.loads_typed(self.blobs[thread_id, checkpoint_ns, REVISION, versions[REVISION]])
-        described = Kept(
-            checkpoint_ns,
-            checkpoint_id,
-            revision if type(revision) is int else None,
-            age(checkpoint["ts"], self._clock.now()),
-            metadata.get("parents", {}).get(""),
+        links = Links(parent_id, holds=holds)
+        return described(
+            (checkpoint_ns, checkpoint_id), checkpoint, metadata, links, revision=revision, now=self._clock.now()
         )
-        delta = metadata.get("counters_since_delta_snapshot", {}).keys() & versions.keys()
-        return described, Links(parent_id, delta, holds)
 
     def _remove(self, thread_id: str, places: Sequence[tuple[str, str]]) -> None:
         """Remove checkpoints, what tasks wrote on them, and the values that no other checkpoint of the thread has."""

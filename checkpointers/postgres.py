@@ -29,9 +29,9 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed
 from tidegate.checkpointers import postgres_threads as threads
 from tidegate.checkpointers.retention import Rule
 from tidegate.checkpointers.saving import Saver, StrictSerializer, put_span, uninterrupted
-from tidegate.errors import CheckpointDamaged, LeaseLost, WrongThread
+from tidegate.errors import CheckpointDamaged, WrongThread
 from tidegate.store import dialect
-from tidegate.store.leases import CHECK, Lease, lease_in
+from tidegate.store.leases import CHECK, Lease, lease_in, lost
 from tidegate.store.postgres_server import PATIENCE, conninfo, passes, prepare, session, told
 from tidegate.store.postgres_url import PostgresUrl
 
@@ -442,7 +442,7 @@ def _is_no_json(value: Any) -> bool:
 async def _check(cursor: AsyncCursor[DictRow], lease: Lease) -> None:
     await cursor.execute(dialect.query(CHECK).encode(), (lease.thread_id, lease.epoch))
     if await cursor.fetchone() is None:
-        raise LeaseLost(lease.thread_id, "is run by another process now; this one stores nothing more")
+        raise lost(lease.thread_id)
 
 
 def _set_up(url: PostgresUrl) -> None:

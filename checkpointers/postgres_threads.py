@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import psycopg
 from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
-from tidegate.checkpointers.retention import REVISION, Kept, Rule, kept
+from tidegate.checkpointers.retention import REVISION, Kept, Links, Rule, doomed
 from tidegate.checkpointers.saving import TAKEN
 from tidegate.errors import ThreadError
 
@@ -56,27 +56,15 @@ async def prune(cursor: AsyncCursor[DictRow], thread_id: str, rule: Rule) -> int
     await _lock(cursor, thread_id)
     await cursor.execute(_OF_THREAD, {"thread_id": thread_id, "revision": REVISION})
     rows = await cursor.fetchall()
-    thread = [Kept(*(row[name] for name in Kept._fields)) for row in rows]
-    parents = {(row["checkpoint_ns"], row["checkpoint_id"]): row["parent_id"] for row in rows}
     with_deltas = {row["checkpoint_ns"] for row in rows if row["delta"]}
-
-    def built_on(each: Kept) -> set[str]:
-        return _ancestors(each, parents) if each.checkpoint_ns in with_deltas else set()
-
-    stays = kept(thread, rule, built_on)
-    doomed = [each for each in thread if each[:2] not in stays]
-    await _remove(cursor, thread_id, [each[:2] for each in doomed])
-    return sum(each.stored for each in doomed)
-
-
-def _ancestors(of: Kept, parents: Mapping[tuple[str, str], str | None]) -> set[str]:
-    """Return all ancestors: which of them hold the value of a delta channel would be another query."""
-    found: set[str] = set()
-    above = parents[of[:2]]
-    while above is not None and above not in found and (of.checkpoint_ns, above) in parents:
-        found.add(above)
-        above = parents[of.checkpoint_ns, above]
-    return found
+    thread = {
+        # All ancestors: which of them hold the value of a delta channel would be another query.
+        Kept(*(row[name] for name in Kept._fields)): Links(row["parent_id"], with_deltas & {row["checkpoint_ns"]})
+        for row in rows
+    }
+    removed = doomed(thread, rule)
+    await _remove(cursor, thread_id, [each[:2] for each in removed])
+    return sum(each.stored for each in removed)
 
 
 async def _lock(cursor: AsyncCursor[DictRow], thread_id: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 REVISION = "revision"
 """The channel whose value, a whole number, counts what was published: see `tidegate.nodes.conclude`."""
@@ -123,9 +123,38 @@ def kept(thread: Iterable[Kept], rule: Rule, built_on: BuiltOn = lambda _: ()) -
 class Links(NamedTuple):
     """What ties a checkpoint to its ancestors: which delta channels it has, and which channels it holds whole."""
 
-    parent_id: str | None
-    delta: Collection[str]
-    holds: Collection[str]
+    parent_id: str | None = None
+    delta: Collection[str] = ()
+    holds: Collection[str] = ()
+
+
+def described(
+    at: tuple[str, str],
+    checkpoint: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    links: Links,
+    *,
+    revision: object,
+    now: float,
+) -> tuple[Kept, Links]:
+    """Return what the rules look at of a checkpoint; `at` is namespace and ID, and its `links` lack the delta channels.
+
+    Raises:
+        KeyError, ValueError, TypeError, AttributeError: it is none.
+    """
+    root = metadata.get("parents", {}).get("")
+    seen = Kept(*at, revision if type(revision) is int else None, age(checkpoint["ts"], now), root)
+    counted = metadata.get("counters_since_delta_snapshot", {}).keys()
+    return seen, links._replace(delta=counted & checkpoint["channel_versions"].keys())
+
+
+def doomed(thread: Mapping[Kept, Links], rule: Rule) -> list[Kept]:
+    """Return the checkpoints of a thread that need not be kept."""
+    links: dict[str, dict[str, Links]] = {}
+    for each, link in thread.items():
+        links.setdefault(each.checkpoint_ns, {})[each.checkpoint_id] = link
+    stays = kept(thread, rule, lambda each: ancestors(each.checkpoint_id, links[each.checkpoint_ns]))
+    return [each for each in thread if each[:2] not in stays]
 
 
 def ancestors(checkpoint_id: str, links: Mapping[str, Links]) -> set[str]:

@@ -212,7 +212,7 @@ async def test_what_is_stored_under_a_lease_that_is_held_is_stored(leases: Postg
 async def test_what_comes_under_a_lease_that_was_lost_is_refused(change: str, leases: PostgresSaver) -> None:
     stored = await leases.aput(under(7), checkpoint(value=["x"]), {}, {"value": 1})
     await rows(leases, change)
-    with pytest.raises(LeaseLost, match="thread 't' is run by another process now"):
+    with pytest.raises(LeaseLost, match="thread 't' was taken over by another process"):
         await leases.aput(under(7, **place(stored)), checkpoint(value=["late"]), {}, {"value": 2})
     with pytest.raises(LeaseLost):
         await leases.aput_writes(under(7, **place(stored)), [("value", "late")], "task")

@@ -186,7 +186,7 @@ class Leases:
             return connection.execute(_RENEW, (lease.thread_id, lease.epoch)).rowcount
 
         if not await self._database.write(update):
-            raise _lost(lease.thread_id)
+            raise lost(lease.thread_id)
 
     async def release(self, lease: Lease) -> None:
         """Give the thread back, even if the caller is cancelled; one that was lost is another's, and stays so."""
@@ -220,7 +220,7 @@ class Leases:
         except asyncio.CancelledError:
             if not holding.is_lost or task.cancelling() - 1 > cancelling:  # somebody else cancels it, too
                 raise
-            raise _lost(thread_id) from None
+            raise lost(thread_id) from None
         finally:
             holding.is_over = True
             if holding.is_lost:
@@ -297,7 +297,7 @@ def check(connection: Connection, *leases: Lease) -> None:
     """
     for lease in leases:
         if connection.execute(CHECK, (lease.thread_id, lease.epoch)).fetchone() is None:
-            raise _lost(lease.thread_id)
+            raise lost(lease.thread_id)
 
 
 def running(connection: Connection) -> set[str]:
@@ -332,7 +332,7 @@ def check_in(database: Path, *leases: Lease) -> None:
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)) as connection:
             check(connection, *leases)
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise (told(str(database), error) if database.is_file() else None) or _lost(leases[0].thread_id) from error
+        raise (told(str(database), error) if database.is_file() else None) or lost(leases[0].thread_id) from error
 
 
 def check_lease_in(database: Path, config: Mapping[str, Any]) -> None:
@@ -369,7 +369,8 @@ def _busy(thread_id: str, row: Sequence[Any], asking: Owner) -> ThreadBusy | Non
     return ThreadBusy(thread_id, problem, until=now + remaining)
 
 
-def _lost(thread_id: str) -> LeaseLost:
+def lost(thread_id: str) -> LeaseLost:
+    """Return the error for a lease that another process has taken."""
     return LeaseLost(
         thread_id, "was taken over by another process, since this one was silent for too long; look at it there"
     )
