@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.checkpointers import middle
+from tests.benchmarks.counters import Usage
+from tests.benchmarks.fan_out import Sample
 from tests.benchmarks.prose import prose
 from tests.benchmarks.ratios import MIN_PAIRS, Ratio, percentile, table, turns, upper_bound
 from tests.benchmarks.results import write_section
+from tests.benchmarks.savers import NONE, OURS
 from tests.benchmarks.whole_database import compressed
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +82,15 @@ def test_every_contender_has_a_turn_each_round_in_no_fixed_order() -> None:
     rounds = list(turns("abc", 30, random.Random(1)))  # noqa: S311
     assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
     assert len({tuple(each) for each in rounds}) == 6
+
+
+def test_of_the_runs_of_a_round_each_saver_has_its_median_one_counted() -> None:
+    def run(cpu: float) -> Sample:
+        return Sample(disk=cpu, used=Usage(cpu, None, None), seconds=1.0, durable=())
+
+    rounds = [{OURS: run(ours), NONE: run(none)} for ours, none in ((9.0, 1.0), (2.0, 3.0), (4.0, 2.0))]
+    assert middle(rounds) == {OURS: run(4.0), NONE: run(2.0)}
+    assert middle(rounds[:1]) == rounds[0]
 
 
 def test_a_table_says_what_was_held_missed_or_not_counted() -> None:
