@@ -71,6 +71,16 @@ def test_a_document_is_stored_once_wherever_it_stands(saver: SqliteSaver, file: 
     assert get(saver, "c").pending_writes == [("task", "document", TEXT)]
 
 
+@pytest.mark.parametrize("place", [0, 20, 40])
+def test_a_large_item_is_found_among_small_ones_wherever_it_stands(saver: SqliteSaver, file: Path, place: int) -> None:
+    large = ["as long as a document"] * 300
+    items: list[tuple[str, Any]] = [(f"{number}", {"n": ["small"] * 20}) for number in range(40)]
+    collection = dict([*items[:place], ("large", large), *items[place:]])
+    put(saver, "a", collection=collection)
+    assert count(file, "blob_parts") == 1
+    assert values(saver, "a") == {"collection": collection}
+
+
 def test_what_is_deleted_gives_its_space_back(saver: SqliteSaver, file: Path) -> None:
     for number in range(20):
         put(saver, "a", document=f"{number} {TEXT}")

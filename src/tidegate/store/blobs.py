@@ -115,9 +115,13 @@ def serialize(value: Any, serde: Serializer, texts: Texts, depth: int = 1) -> Va
     if not parts and len(data) < LARGE:
         return Value(kind, data, len(data))
     if len(data) >= LARGE:
+        left = len(data)
         for key, item in rest.items():
+            if left < LARGE:  # so is each of the items that are left
+                break
             if type(item) in (bytes, dict, list) and _is_plain(key):
                 part = serialize(item, serde, texts, depth + 1)
+                left -= part.size
                 if part.size >= LARGE:
                     parts.append((key, part))
         if parts:
@@ -145,6 +149,8 @@ def store(connection: sqlite3.Connection, values: Sequence[Value], codec: Codec)
     """
     wanted: dict[bytes, _Named] = {}
     digests = [None if value.size < INLINE else _name(value, codec, wanted) for value in values]
+    if not wanted:  # all are small, as what most tasks write
+        return [(value.kind, codec.pack(value.data), None) for value in values]
     ids = dict(rows.select(connection, "SELECT digest, id FROM blobs WHERE digest", list(wanted)))
     new = {digest: named for digest, named in wanted.items() if digest not in ids}
     ids |= rows.insert(
