@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 import sqlite3
+import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ MAX_BYTES = 1 << 30
 _LEVEL = 3
 _COMPRESSED, _ENCRYPTED = 1, 2
 _CHECKSUM_BYTES = 4
+_HEAD = struct.Struct(">BI")
 
 
 class Codec:
@@ -75,6 +77,8 @@ class Codec:
         Raises:
             ValueError: it is larger than what is unpacked again.
         """
+        if len(data) < COMPRESS_FROM and self._cipher is None:  # most values are
+            return _HEAD.pack(0, zlib.crc32(data)) + data
         if len(data) + _CHECKSUM_BYTES > MAX_BYTES:
             raise ValueError(
                 f"a value of {len(data)} bytes cannot be stored; {MAX_BYTES - _CHECKSUM_BYTES} is the most"
