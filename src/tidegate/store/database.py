@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -192,28 +192,28 @@ class Database:
         Raises:
             StoreError: the disk is full, or the file cannot be written; `work` is undone.
         """
-        loop = asyncio.get_running_loop()
-        result: _Result = await self._carry_out(_Operation(work, loop.create_future(), loop), settle)
+        result: _Result = await self._carry_out(work, None, settle)
         return result
 
-    async def write_item(
+    def write_item(
         self, work: Callable[[sqlite3.Connection, list[_Item]], None], item: _Item, *, settle: bool = False
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Do what `write` does with `work(connection, [item])`, or with the items of several callers in one call.
 
         Items that wait one after the other for an equal `work` are given to it together, in order. If that fails it is
         undone, and `work` is called again with each alone, so that only the one that is to blame fails.
         """
-        loop = asyncio.get_running_loop()
-        await self._carry_out(_Operation(work, loop.create_future(), loop, item), settle)
+        return self._carry_out(work, item, settle)
 
-    async def _carry_out(self, operation: _Operation, settle: bool) -> Any:
+    async def _carry_out(self, work: Callable[..., Any], item: Any, settle: bool) -> Any:
+        loop = asyncio.get_running_loop()
+        operation = _Operation(work, loop.create_future(), loop, item)
         self._enqueue(operation)
         try:
             return await operation.future  # type: ignore[misc]
         except asyncio.CancelledError:
             if not self._withdraw(operation) and settle and not operation.over:
-                operation.after = asyncio.get_running_loop().create_future()
+                operation.after = loop.create_future()
                 await operation.after
             raise
 
@@ -275,7 +275,7 @@ class Database:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             results = [(operation, None, error) for operation in group]
-        _tell([(operation, result, self._told(error)) for operation, result, error in results])
+        _tell([(each, result, error and self._told(error)) for each, result, error in results])
         self._bound_wal(connection)
 
     def _bound_wal(self, connection: sqlite3.Connection) -> None:
@@ -293,7 +293,7 @@ class Database:
             self._wal_allowed = size + WAL_LIMIT if busy else WAL_LIMIT
         connection.execute(f"PRAGMA busy_timeout = {self._busy_timeout * 1000:.0f}")
 
-    def _told(self, error: BaseException | None) -> BaseException | None:
+    def _told(self, error: BaseException) -> BaseException:
         if not isinstance(error, sqlite3.Error) or (told := connections.told(self.path, error)) is None:
             return error
         told.__cause__ = error
@@ -367,9 +367,10 @@ def _runs(group: list[_Operation]) -> Iterator[list[_Operation]]:
 
 def _attempt_run(connection: sqlite3.Connection, run: list[_Operation], *, alone: bool) -> list[_Told]:
     """Do what is done together; if it fails, do each alone."""
-    asked = [(each, each.future.cancelled()) for each in run]  # once: it may be cancelled at any moment
-    told: list[_Told] = [(each, None, None) for each, cancelled in asked if cancelled]  # who may wait to hear of it
-    run = [each for each, cancelled in asked if not cancelled]
+    told: list[_Told] = []
+    if cancelled := {each for each in run if each.future.cancelled()}:  # asked once: it may be at any moment
+        told = [(each, None, None) for each in run if each in cancelled]  # who may wait to hear of it
+        run = [each for each in run if each not in cancelled]
     if len(run) > 1:
         work: Any = run[0].work
         _, error = _attempt(connection, lambda c: work(c, [each.item for each in run]), alone=False)
