@@ -26,7 +26,7 @@ from tidegate.checkpointers.saving import TAKEN, Address, Saver, StrictSerialize
 from tidegate.checkpointers.sqlite_rows import TaskWrites
 from tidegate.errors import CheckpointDamaged, StoreDamaged, ThreadError
 from tidegate.store.database import Database
-from tidegate.store.leases import Lease, check, check_lease, stopping
+from tidegate.store.leases import Lease, check, check_lease, lease_in, stopping
 
 _Result = TypeVar("_Result")
 _FencedWrites: TypeAlias = tuple[RunnableConfig, TaskWrites]
@@ -225,8 +225,7 @@ class SqliteSaver(Saver):
         )
 
     def _write(self, connection: sqlite3.Connection, items: Sequence[_FencedWrites]) -> None:
-        for config, _ in items:
-            check_lease(connection, config)
+        check(connection, *{lease for config, _ in items if (lease := lease_in(config)) is not None})
         sqlite_rows.put_writes(connection, [each for _, each in items if each.writes], self.database.codec)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
