@@ -213,10 +213,10 @@ COSTS = (
 EXPLAINED = """
 Ratios are ours over AsyncSqliteSaver's, or over our own in a small file. Both stores have `synchronous=FULL` and are
 open all the while, all runs `durability="sync"`. CPU is that above no checkpointer, or, for no checkpointer, its own;
-CPU and bytes include writing the WAL back after every run. Where CPU of a single run is judged, each saver runs three
-times a round and its run of median CPU counts, for what is subtracted may be three times our own cost, and the noise of
-one run would decide the verdict. p50 and p99 are the time until what a branch returned is
-durable. Bytes on disk are what a store that holds earlier runs grew by, for the whole database of `Pipeline` all files.
+CPU and bytes include writing the WAL back after every run. Where CPU is judged, each saver runs three times a round and
+its run of median CPU counts: what is subtracted is as much as our own cost, with 1,000 branches several times that, and
+the noise of one run would decide. p50 and p99 are the time until what a branch returned is durable. Bytes on disk are
+what a store that holds earlier runs grew by, for the whole database of `Pipeline` all files.
 """
 
 
