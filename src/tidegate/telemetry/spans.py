@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -94,15 +95,39 @@ class Run(Operation):
     __slots__ = ()
     duration = metrics.run_duration
 
+    def tell_started(self, thread_id: str) -> None:
+        """End a span without length: what shows that an execution goes on, or that its process was killed."""
+        if self._span.is_recording():
+            known = {names.GEN_AI_CONVERSATION_ID: thread_id, names.SESSION_ID: thread_id}
+            _tracer.start_span(names.RUN_STARTED, self._context, attributes=known).end()
+
     @property
     def traceparent(self) -> str | None:
         """This span in W3C form, for `config["configurable"][names.TRACEPARENT]`; None where nobody traces."""
         return traceparent.write(self._span.get_span_context())
 
-    def outcome(self, status: str) -> None:
-        """Record how the execution ended, in a word: `complete`, `degraded`, `interrupted`."""
+    def backfill(self) -> None:
+        """Record that the thread was published before, and that this execution is after what it lacks."""
+        self._span.set_attribute(names.BACKFILL, True)
+
+    def outcome(self, status: str, *, revision: int | None = None, missing: int | None = None) -> None:
+        """Record how the execution ended: the thread's status, or `failed` or `cancelled`.
+
+        `revision` is what is published by now, and `missing` how many things that lacks.
+        """
         self._span.set_attribute(names.OUTCOME, status)
+        if revision is not None and missing is not None:
+            self._span.set_attributes({names.REVISION: revision, names.MISSING: missing})
         self._labels[names.OUTCOME] = status
+
+    def failed(self, error: BaseException | str) -> None:
+        """Mark the execution as failed, or as cancelled: whoever left it early knows why, and may resume it."""
+        if isinstance(error, asyncio.CancelledError):
+            self.outcome("cancelled")
+            return
+        if isinstance(error, str) or not is_control_flow(error):
+            self.outcome("failed")
+        super().failed(error)
 
 
 class Node(Operation):
@@ -157,7 +182,7 @@ class CheckpointPut(Operation):
 
 
 def run(thread_id: str, *, resumed: bool, resumed_from: str | None = None) -> Run:
-    """Open the span of one execution.
+    """Open the span of one execution, and end one in it at once: a span is sent when it ends, which may be in an hour.
 
     `resumed_from` is the traceparent of the execution before, as the last checkpoint holds it: the two are linked.
     """
@@ -173,7 +198,9 @@ def run(thread_id: str, *, resumed: bool, resumed_from: str | None = None) -> Ru
     if (before := traceparent.read(resumed_from)) is not None:
         attributes[names.RESUMED_FROM] = trace.format_trace_id(before.trace_id)  # for viewers that drop links
         links = (Link(before),)
-    return Run(names.RUN, attributes, labels={names.RESUMED: resumed}, links=links)
+    opened = Run(names.RUN, attributes, labels={names.RESUMED: resumed}, links=links)
+    opened.tell_started(thread_id)
+    return opened
 
 
 def node(name: str, *, attempt: int = 1, task_id: str | None = None, parent: str | None = None) -> Node:
