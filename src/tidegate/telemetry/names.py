@@ -14,6 +14,10 @@ SCOPE: Final = "tidegate"
 TRACEPARENT: Final = "tidegate_traceparent"
 """The key of `config["configurable"]` for the execution's W3C traceparent; LangGraph stores it with each checkpoint."""
 
+THREAD_KEY: Final = "tidegate-thread"
+NODE_KEY: Final = "tidegate-node"
+"""Keys of OpenTelemetry's context for the thread and the node that are being run."""
+
 # spans
 RUN: Final = "invoke_workflow tidegate"
 RUN_STARTED: Final = "run started"
@@ -25,12 +29,17 @@ CHECKPOINT_PUT: Final = "checkpoint put"
 CALL_REPLAYED: Final = "tidegate.call.replayed"
 RETRY_REFUSED: Final = "tidegate.retry.refused"
 RETRY_SCHEDULED: Final = "tidegate.retry.scheduled"
+EXCEPTION: Final = "exception"
 CIRCUIT_CHANGED: Final = "tidegate.circuit.state_changed"
 
 # attributes of OpenTelemetry's semantic conventions
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_TYPE: Final = "exception.type"
 ERROR_TYPE: Final = "error.type"
 GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
+GEN_AI_INPUT: Final = "gen_ai.input.messages"
 GEN_AI_OPERATION: Final = "gen_ai.operation.name"
+GEN_AI_OUTPUT: Final = "gen_ai.output.messages"
 GEN_AI_PROVIDER: Final = "gen_ai.provider.name"
 GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
 GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - the word, not a secret
@@ -44,7 +53,9 @@ SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 SESSION_ID: Final = "session.id"
 URL_FULL: Final = "url.full"
+OPENINFERENCE_INPUT: Final = "input.value"
 OPENINFERENCE_KIND: Final = "openinference.span.kind"
+OPENINFERENCE_OUTPUT: Final = "output.value"
 
 # attributes of our own
 ATTEMPT: Final = "tidegate.attempt"
