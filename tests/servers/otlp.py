@@ -65,10 +65,12 @@ class Collector:
     metrics: dict[str, Metric] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
     answering: Event = field(default_factory=Event)
 
     def receive(self, path: str, body: bytes) -> None:
         self.paths.append(path)
+        self.bodies.append((path, body))
         if path == "/v1/traces":
             self.spans += _spans(ExportTraceServiceRequest.FromString(body))
         elif path == "/v1/logs":
