@@ -165,13 +165,14 @@ class Executions:
                 snapshot is not None and not snapshot.next and not snapshot.tasks
             ):  # backfill: the gates run what is missing
                 lacks_names = snapshot.values.get("extraction_failure") is not None
+                span.backfill()
                 await self._graph.aupdate_state(config, {}, as_node="ingest" if lacks_names else "extract")
             await self._drive(start, config, emit, tokens)
             after = await self._snapshot(thread_id)
             if after is None:
                 raise ThreadError(thread_id, "has no checkpoint after its execution; check the checkpointer")
             result = await self._result(thread_id, after, None)
-            span.outcome(result.status)
+            span.outcome(result.status, revision=result.revision, missing=len(result.missing))
         return result, cast("State", after.values)
 
     async def _drive(self, start: Input | None, config: RunnableConfig, emit: Emit | None, tokens: bool) -> None:

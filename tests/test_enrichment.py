@@ -391,14 +391,15 @@ async def test_a_request_tells_what_it_is_in_its_span(server: EnrichmentServer) 
         patch.setattr(spans, "_tracer", provider.get_tracer("test"))
         server.follow([503])
         await look_up(enricher(server.url + "/{text}?key=s3cret"))
-    first, second = exporter.get_finished_spans()
+        await look_up(enricher(server.url, send_traceparent=True))
+    first, second, _ = exporter.get_finished_spans()
     assert first.attributes is not None
     assert second.attributes is not None
     assert first.attributes["error.type"] == "503"
     assert second.attributes["http.response.status_code"] == 200
     assert second.attributes["http.request.resend_count"] == 1
     assert second.attributes["url.full"] == server.url + "/{text}"
-    assert "traceparent" in server.requests[1].headers
+    assert ["traceparent" in request.headers for request in server.requests] == [False, False, True]
 
 
 async def test_a_cancelled_request_gives_its_connection_back(server: EnrichmentServer) -> None:

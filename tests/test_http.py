@@ -28,9 +28,12 @@ async def clients() -> AsyncIterator[http.Clients]:
     await clients.aclose()
 
 
-async def get(clients: http.Clients, url: str, *, max_bytes: int = MIB, redirects: int = 0) -> http.Reply:
+async def get(
+    clients: http.Clients, url: str, *, max_bytes: int = MIB, redirects: int = 0, traced: bool = False
+) -> http.Reply:
     async with clients.lent() as client:
-        return await http.exchange(client, client.build_request("GET", url), max_bytes=max_bytes, redirects=redirects)
+        request = client.build_request("GET", url)
+        return await http.exchange(client, request, max_bytes=max_bytes, redirects=redirects, traced=traced)
 
 
 async def failure(clients: http.Clients, url: str, *, max_bytes: int = MIB, redirects: int = 0) -> ServiceError:
@@ -282,15 +285,16 @@ async def test_other_instrumentation_is_suppressed_within_an_exchange_only() -> 
     assert context.get_value(context._SUPPRESS_HTTP_INSTRUMENTATION_KEY) is None
 
 
-async def test_the_trace_goes_on_at_the_server() -> None:
+async def test_the_trace_goes_on_at_the_server_where_that_is_wanted() -> None:
     observer = Observer()
     clients = http.Clients(timeout=1.0, transport=observer)
     parent = trace.NonRecordingSpan(trace.SpanContext(1, 2, False, trace.TraceFlags(1)))
     with trace.use_span(parent):
+        await get(clients, "http://api.example/", traced=True)
         await get(clients, "http://api.example/")
     await clients.aclose()
-    carried = trace.get_current_span(propagate.extract(observer.sent[0])).get_span_context()
-    assert carried.trace_id == 1
+    carried = [trace.get_current_span(propagate.extract(sent)).get_span_context().trace_id for sent in observer.sent]
+    assert carried == [1, 0]
 
 
 async def test_addresses_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -117,6 +117,7 @@ class EnrichmentSettings(ServiceSettings):
         default=("PERSON", "ORG", "LOC", "ENTITY"), description="http: entity types the API covers"
     )
     max_response_bytes: int = Field(default=1 * MIB, ge=1, description="largest answer that is read")
+    send_traceparent: bool = Field(default=False, description="http: tell the API which trace a request is part of")
 
 
 class ExtractionSettings(ServiceSettings):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tests.fakes import ScriptedChat
 from tests.servers.enrichment import EnrichmentServer
+from tests.servers.otlp import collector
 from tidegate import Pipeline, Settings
 from tidegate.telemetry import names, spans
 from tidegate.testing import ManualClock
@@ -91,3 +96,53 @@ async def test_the_callers_span_is_the_parent_through_the_blocking_door_too(expo
     assert caller.context is not None
     assert run.parent is not None
     assert run.parent.span_id == caller.context.span_id
+
+
+def command(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TIDEGATE_"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tidegate", *arguments],
+        env={**inherited, "TIDEGATE_RECOGNISER": "rules", **variables},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_run_was_seen_and_its_successor_links_to_it(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text(TEXT)
+    with collector() as received, EnrichmentServer(["hang"]) as server:
+        variables = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": received.url,
+            "TIDEGATE_ENRICHMENT__ADAPTER": "http",
+            "TIDEGATE_ENRICHMENT__URL": server.url,
+        }
+        killed = command(tmp_path, "run", "note.txt", "--thread-id", "t", **variables)
+        server.wait_for(1)
+        wait_until(lambda: any(span.name == names.RUN_STARTED for span in received.spans))
+        killed.kill()
+        killed.communicate()
+        started = next(span for span in received.spans if span.name == names.RUN_STARTED)
+        assert started.attributes[names.GEN_AI_CONVERSATION_ID] == "t"
+        assert not any(span.name == names.RUN for span in received.spans)  # it never ended
+
+        received.spans.clear()
+        server.follow(())
+        parent = f"00-{7:032x}-{8:016x}-01"
+        resumed = command(tmp_path, "resume", "t", TRACEPARENT=parent, **variables)
+        _, errors = resumed.communicate(timeout=60)
+        assert resumed.returncode == 0, errors
+        (run,) = (span for span in received.spans if span.name == names.RUN)
+        assert run.links == (started.trace_id,)
+        assert run.attributes[names.RESUMED_FROM] == started.trace_id
+        assert (run.trace_id, run.parent_id) == (f"{7:032x}", f"{8:016x}")  # the job's that called
+        assert {span.trace_id for span in received.spans} == {run.trace_id}
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30.0
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import TypeAlias
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -43,6 +44,17 @@ class Metric:
     points: tuple[Attributes, ...]
 
 
+@dataclass(frozen=True)
+class Record:
+    """One log record; IDs are in hex."""
+
+    severity: str
+    body: str
+    trace_id: str
+    span_id: str
+    attributes: Attributes
+
+
 @dataclass
 class Collector:
     """What was received. `status` is the answer to every request; `answering` cleared lets requests hang."""
@@ -51,13 +63,18 @@ class Collector:
     status: int = 200
     spans: list[ReceivedSpan] = field(default_factory=list)
     metrics: dict[str, Metric] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
     answering: Event = field(default_factory=Event)
 
     def receive(self, path: str, body: bytes) -> None:
         self.paths.append(path)
+        self.bodies.append((path, body))
         if path == "/v1/traces":
             self.spans += _spans(ExportTraceServiceRequest.FromString(body))
+        elif path == "/v1/logs":
+            self.records += _records(ExportLogsServiceRequest.FromString(body))
         elif path == "/v1/metrics":
             request = ExportMetricsServiceRequest.FromString(body)
             scopes = [scope for resource in request.resource_metrics for scope in resource.scope_metrics]
@@ -118,6 +135,18 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[ReceivedSpan]:
                 links=tuple(link.trace_id.hex() for link in span.links),
                 error=span.status.code == span.status.STATUS_CODE_ERROR,
                 resource=resource,
+            )
+
+
+def _records(request: ExportLogsServiceRequest) -> Iterator[Record]:
+    for scope in (scope for batch in request.resource_logs for scope in batch.scope_logs):
+        for record in scope.log_records:
+            yield Record(
+                record.severity_text,
+                record.body.string_value,
+                record.trace_id.hex(),
+                record.span_id.hex(),
+                _attributes(record.attributes),
             )
 
 

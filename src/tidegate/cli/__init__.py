@@ -5,7 +5,6 @@ Nothing heavy is imported before a command runs: `tidegate --help` answers at on
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -66,12 +65,13 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on stderr.")] = False,
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="How to log.", envvar="TIDEGATE_LOG_FORMAT")
+    ] = "text",
 ) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
-    if not verbose:
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+    from tidegate.telemetry import logs
+
+    logs.set_up(log_format, verbose=verbose)
 
 
 @app.command()

@@ -83,6 +83,7 @@ class HttpEnricher:
         self._body = settings.body
         self._result = settings.result.split(".") if settings.result else []
         self._max_bytes = settings.max_response_bytes
+        self._traced = settings.send_traceparent
         self._journal = journal if settings.adapter == "http" else None
         self._sends_id = "{id}" in self._url or "{id}" in json.dumps(settings.body)
         shaping = {name.lower(): value for name, value in self._headers.items() if not _CREDENTIAL.search(name)}
@@ -140,7 +141,14 @@ class HttpEnricher:
                 headers={**self._headers, "Idempotency-Key": idempotency_key},
                 content=None if self._method == "GET" else json.dumps(self._payload(entity)).encode(),
             )
-            reply = await http.exchange(client, request, max_bytes=self._max_bytes, attempt=attempt, shown_as=self._url)
+            reply = await http.exchange(
+                client,
+                request,
+                max_bytes=self._max_bytes,
+                attempt=attempt,
+                shown_as=self._url,
+                traced=self._traced,
+            )
         if len(reply.body) > _LARGE_ANSWER:
             answer = await asyncio.to_thread(read_answer, reply.body, self._result)
         else:

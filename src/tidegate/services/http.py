@@ -202,11 +202,12 @@ async def exchange(
     attempt: int = 1,
     redirects: int = 0,
     shown_as: str | None = None,
+    traced: bool = False,
 ) -> Reply:
     """Send one request and read the answer, `max_bytes` after decompression at most, in a span of its own.
 
     `attempt` counts from 1. Up to `redirects` redirects are followed, to http and https only. `shown_as` stands for
-    the address in the span.
+    the address in the span. `traced` tells the server which span it is part of (W3C Trace Context).
 
     Raises:
         StatusError: the status is not 2xx. A redirect that is not followed is one, too.
@@ -215,7 +216,8 @@ async def exchange(
     """
     for _ in range(redirects + 1):
         with spans.http_call(request.method, shown_as or str(request.url), attempt=attempt) as call, _unobserved():
-            propagate.inject(request.headers)
+            if traced:
+                propagate.inject(request.headers)
             response = await client.send(request, stream=True)
             body = b""
             try:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from opentelemetry import trace
 
 from tidegate.telemetry import metrics, names
 
+_log = logging.getLogger("tidegate")
+
 
 def retry_scheduled(*, attempt: int, delay: float, error_type: str) -> None:
     """Say that `attempt` failed, the first being 1, and that the next one starts in `delay` seconds."""
+    _log.info("attempt %d failed (%s), the next one starts in %.1f s", attempt, error_type, delay)
     metrics.retries.add(1, {names.ERROR_TYPE: error_type})
     trace.get_current_span().add_event(
         names.RETRY_SCHEDULED,
@@ -18,6 +23,7 @@ def retry_scheduled(*, attempt: int, delay: float, error_type: str) -> None:
 
 def retry_refused(*, attempt: int, error_type: str) -> None:
     """Say that `attempt` failed, and that no further one is made since the retry budget is spent."""
+    _log.info("attempt %d failed (%s), and the retry budget is spent", attempt, error_type)
     trace.get_current_span().add_event(
         names.RETRY_REFUSED,
         {names.RETRY_ATTEMPT: attempt, names.RETRY_REASON: "retry budget spent", names.ERROR_TYPE: error_type},
@@ -34,6 +40,7 @@ def replayed(service: str, operation: str) -> None:
 def circuit_changed(name: str, from_: str, to: str, reason: str | None) -> None:
     """Say that a circuit changed its state; `reason` is the kind of the failure that moved it, if one did."""
     change = {names.CIRCUIT_NAME: name, names.CIRCUIT_FROM: from_, names.CIRCUIT_TO: to}
+    _log.info("circuit %s: %s to %s%s", name, from_, to, f" after {reason}" if reason else "")
     metrics.circuit_transitions.add(1, change)
     trace.get_current_span().add_event(
         names.CIRCUIT_CHANGED, change if reason is None else {**change, names.CIRCUIT_REASON: reason}
@@ -42,4 +49,5 @@ def circuit_changed(name: str, from_: str, to: str, reason: str | None) -> None:
 
 def routed(to: str, reason: str) -> None:
     """Record on a gate's span the step that comes next, and why, in the gate's own words."""
+    _log.info("goes to %s: %s", to, reason)
     trace.get_current_span().set_attributes({names.ROUTE: to, names.ROUTE_REASON: reason})

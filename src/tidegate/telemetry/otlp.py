@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence, Set
@@ -12,9 +13,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from opentelemetry import metrics, trace
+from opentelemetry import context, metrics, trace
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
+from opentelemetry.sdk._logs.export import (
+    BatchLogRecordProcessor,
+    ConsoleLogRecordExporter,
+    LogRecordExportResult,
+)
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     ConsoleMetricExporter,
@@ -27,7 +36,15 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResou
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExportResult
 
+from tidegate.telemetry import logs, names
+
 _log = logging.getLogger("tidegate.telemetry")
+_SEVERITIES = {
+    logging.INFO: SeverityNumber.INFO,
+    logging.WARNING: SeverityNumber.WARN,
+    logging.ERROR: SeverityNumber.ERROR,
+    logging.CRITICAL: SeverityNumber.FATAL,
+}
 
 
 class Complaints:
@@ -114,18 +131,68 @@ class MetricExporter(OTLPMetricExporter):
         return result
 
 
-def start(traces: Set[str], measurements: Set[str], *, grace: float) -> Callable[[], None]:
-    """Make the SDK the process's provider of traces and metrics, each to `otlp`, `console`, both or neither.
+class LogExporter(OTLPLogExporter):
+    """Log records over OTLP/HTTP."""
+
+    def __init__(self, collector: Collector) -> None:
+        """Send by this session, to where the OTEL_* variables say."""
+        super().__init__(session=collector)
+        self._collector = collector
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        """Send the records; repeats what may pass, for as long as OTEL_EXPORTER_OTLP_TIMEOUT says."""
+        try:
+            result = super().export(batch)
+        except requests.RequestException:
+            result = LogRecordExportResult.FAILURE
+        if result is not LogRecordExportResult.SUCCESS:
+            self._collector.gave_up()
+        return result
+
+
+class LogHandler(logging.Handler):
+    """Hands Tidegate's records to OpenTelemetry, each in the span that it was made in.
+
+    The SDK's own handler is deprecated, and the one that took its place sends the messages of exceptions along.
+    """
+
+    def __init__(self, provider: LoggerProvider) -> None:
+        """Take records from INFO on."""
+        super().__init__(logging.INFO)
+        self._logger = provider.get_logger(names.SCOPE)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record, unless it is of the telemetry itself."""
+        if record.name.startswith(_log.name):
+            return
+        place = {key: value for key, value in logs.here().items() if key in ("thread_id", "node")}
+        attributes: dict[str, str] = {"logger.name": record.name, **place}
+        if error := logs.error_of(record).get("error"):
+            attributes[names.EXCEPTION_TYPE] = error["type"]
+        self._logger.emit(
+            timestamp=int(record.created * 1e9),
+            context=context.get_current(),
+            severity_number=_SEVERITIES.get(record.levelno, SeverityNumber.UNSPECIFIED),
+            severity_text=record.levelname,
+            body=record.getMessage(),
+            attributes=attributes,
+        )
+
+
+def start(traces: Set[str], measurements: Set[str], records: Set[str], *, grace: float) -> Callable[[], None]:
+    """Make the SDK the process's provider of traces, metrics and logs, each to `otlp`, `console`, both or neither.
 
     Returns what sends the rest and stops, in `grace` seconds at most.
     """
     complaints = Complaints()
-    tracing, metering = Collector(complaints), Collector(complaints)
+    tracing, metering, logging_ = Collector(complaints), Collector(complaints), Collector(complaints)
     stops: list[tuple[Collector, Callable[[], object]]] = []
     if traces:
         tracer_provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         if "otlp" in traces:
-            tracer_provider.add_span_processor(BatchSpanProcessor(SpanExporter(tracing)))
+            tracer_provider.add_span_processor(
+                BatchSpanProcessor(SpanExporter(tracing), schedule_delay_millis=_delay())
+            )
         if "console" in traces:
             tracer_provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
         trace.set_tracer_provider(tracer_provider)
@@ -139,6 +206,16 @@ def start(traces: Set[str], measurements: Set[str], *, grace: float) -> Callable
         meter_provider = MeterProvider(readers, resource=_resource(), shutdown_on_exit=False)
         metrics.set_meter_provider(meter_provider)
         stops.append((metering, meter_provider.shutdown))
+    if records:
+        logger_provider = LoggerProvider(resource=_resource(), shutdown_on_exit=False)
+        if "otlp" in records:
+            logger_provider.add_log_record_processor(BatchLogRecordProcessor(LogExporter(logging_)))
+        if "console" in records:
+            logger_provider.add_log_record_processor(BatchLogRecordProcessor(ConsoleLogRecordExporter(out=sys.stderr)))
+        ours = logging.getLogger("tidegate")
+        ours.addHandler(LogHandler(logger_provider))
+        ours.setLevel(logging.INFO)  # what is shown on stderr is its handler's to choose
+        stops.append((logging_, logger_provider.shutdown))
 
     # What is wrong with the settings has been said by now. From here on the SDK would report every batch.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
@@ -159,6 +236,11 @@ def start(traces: Set[str], measurements: Set[str], *, grace: float) -> Callable
                 collector.gave_up()
 
     return shutdown
+
+
+def _delay() -> float | None:
+    """Return the milliseconds for which spans are gathered: whoever is killed had little time to be seen."""
+    return None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else 1000.0
 
 
 def _resource() -> Resource:

@@ -15,24 +15,30 @@ _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def configure() -> Callable[[], None]:
-    """Start exporting spans and metrics, and return what sends the last of them, to be called once before exit.
+    """Start exporting spans, metrics and logs; return what sends the last of them, to be called once before exit.
 
     Spans go where OTEL_TRACES_EXPORTER says: `otlp` (the default once an endpoint is set), `console` (stderr) or
-    `none`; metrics likewise, by OTEL_METRICS_EXPORTER. Nothing is imported or started if none of the variables is set,
-    if OTEL_SDK_DISABLED is `true`, or if the host has set up an SDK before. A collector that is down or hangs never
-    fails a command: it is named once in the log, and delays the exit by `EXIT_GRACE` at most.
+    `none`; metrics likewise, by OTEL_METRICS_EXPORTER. Log records, from INFO on, go where OTEL_LOGS_EXPORTER says, and
+    nowhere without it: most collect a process's log from its stderr. Nothing is imported or started if none of the
+    variables is set, if OTEL_SDK_DISABLED is `true`, or if the host has set up an SDK before. A collector that is down
+    or hangs never fails a command: it is named once in the log, and delays the exit by `EXIT_GRACE` at most.
+
+    Where TRACEPARENT (W3C Trace Context) names a span, as one of the job that runs this command, runs are part of it.
     """
     traces, metrics = _exporters("TRACES"), _exporters("METRICS")
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not (traces or metrics):
+    logs = _exporters("LOGS") if os.environ.get("OTEL_LOGS_EXPORTER", "").strip() else frozenset[str]()
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not (traces or metrics or logs):
         return _nothing
-    from opentelemetry import trace
+    from opentelemetry import context, trace
 
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return _nothing
 
-    from tidegate.telemetry import otlp  # half a second of imports
+    from tidegate.telemetry import otlp, traceparent  # half a second of imports
 
-    return otlp.start(traces, metrics, grace=_grace())
+    if (caller := traceparent.read(os.environ.get("TRACEPARENT"))) is not None:
+        context.attach(trace.set_span_in_context(trace.NonRecordingSpan(caller)))
+    return otlp.start(traces, metrics, logs, grace=_grace())
 
 
 def _nothing() -> None:

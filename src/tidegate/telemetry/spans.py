@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Token
 from types import TracebackType
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
@@ -16,7 +18,7 @@ from opentelemetry.metrics import Histogram
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from tidegate.telemetry import metrics, names, traceparent
+from tidegate.telemetry import content, metrics, names, traceparent
 
 _Arguments = ParamSpec("_Arguments")
 _Value = TypeVar("_Value")
@@ -32,7 +34,7 @@ class Operation:
 
     The block may hold `await`, but no `yield` of an async generator: the span would stay current in its consumer.
     An exception that leaves the block marks the span with the name of its class and nothing else, since messages
-    quote documents.
+    quote documents; with it too only where `tidegate.telemetry.content` is told to record such.
     """
 
     __slots__ = ("_began", "_context", "_error", "_labels", "_span", "_token")
@@ -47,13 +49,19 @@ class Operation:
         labels: Mapping[str, AttributeValue] | None = None,
         parent: Context | None = None,
         links: tuple[Link, ...] = (),
+        within: Mapping[str, str] | None = None,
     ) -> None:
-        """Start the span; `labels` are the attributes of the operation's metric, and must have few values."""
+        """Start the span; `labels` are the attributes of the operation's metric, and must have few values.
+
+        `within` is kept in the context of what runs inside, for its log records.
+        """
         self._labels: dict[str, AttributeValue] = dict(labels or {})
         self._error: str | None = None
         self._token: Token[Context] | None = None
         self._span: Span = _tracer.start_span(name, parent, self.kind, attributes, links)
         self._context = context.set_value(_INSIDE, True, trace.set_span_in_context(self._span, parent))
+        for key, value in (within or {}).items():
+            self._context = context.set_value(key, value, self._context)
         self._began = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -77,6 +85,9 @@ class Operation:
         if self._error is not None or (not isinstance(error, str) and is_control_flow(error)):
             return
         self._error = error if isinstance(error, str) else type(error).__name__
+        if not isinstance(error, str) and self._span.is_recording() and content.is_wanted():
+            told = {names.EXCEPTION_TYPE: self._error, names.EXCEPTION_MESSAGE: content.shown(str(error))}
+            self._span.add_event(names.EXCEPTION, told)
         self._span.set_attribute(names.ERROR_TYPE, self._error)
         self._span.set_status(Status(StatusCode.ERROR))
 
@@ -94,15 +105,39 @@ class Run(Operation):
     __slots__ = ()
     duration = metrics.run_duration
 
+    def tell_started(self, thread_id: str) -> None:
+        """End a span without length: what shows that an execution goes on, or that its process was killed."""
+        if self._span.is_recording():
+            known = {names.GEN_AI_CONVERSATION_ID: thread_id, names.SESSION_ID: thread_id}
+            _tracer.start_span(names.RUN_STARTED, self._context, attributes=known).end()
+
     @property
     def traceparent(self) -> str | None:
         """This span in W3C form, for `config["configurable"][names.TRACEPARENT]`; None where nobody traces."""
         return traceparent.write(self._span.get_span_context())
 
-    def outcome(self, status: str) -> None:
-        """Record how the execution ended, in a word: `complete`, `degraded`, `interrupted`."""
+    def backfill(self) -> None:
+        """Record that the thread was published before, and that this execution is after what it lacks."""
+        self._span.set_attribute(names.BACKFILL, True)
+
+    def outcome(self, status: str, *, revision: int | None = None, missing: int | None = None) -> None:
+        """Record how the execution ended: the thread's status, or `failed` or `cancelled`.
+
+        `revision` is what is published by now, and `missing` how many things that lacks.
+        """
         self._span.set_attribute(names.OUTCOME, status)
+        if revision is not None and missing is not None:
+            self._span.set_attributes({names.REVISION: revision, names.MISSING: missing})
         self._labels[names.OUTCOME] = status
+
+    def failed(self, error: BaseException | str) -> None:
+        """Mark the execution as failed, or as cancelled: whoever left it early knows why, and may resume it."""
+        if isinstance(error, asyncio.CancelledError):
+            self.outcome("cancelled")
+            return
+        if isinstance(error, str) or not is_control_flow(error):
+            self.outcome("failed")
+        super().failed(error)
 
 
 class Node(Operation):
@@ -138,6 +173,20 @@ class Chat(Operation):
     kind = SpanKind.CLIENT
     duration = metrics.chat_duration
 
+    def content(self, messages: Sequence[tuple[str, str]], answer: str) -> None:
+        """Record prompt and answer where that is wanted; each of the `messages` is a role and a text."""
+        if not (self._span.is_recording() and content.is_wanted()):
+            return
+        prompt, said = [(role, content.shown(text)) for role, text in messages], content.shown(answer)
+        self._span.set_attributes(
+            {
+                names.GEN_AI_INPUT: json.dumps([_message(role, text) for role, text in prompt], ensure_ascii=False),
+                names.GEN_AI_OUTPUT: json.dumps([_message("assistant", said)], ensure_ascii=False),
+                names.OPENINFERENCE_INPUT: "\n\n".join(text for _, text in prompt),
+                names.OPENINFERENCE_OUTPUT: said,
+            }
+        )
+
     def usage(self, input_tokens: int, output_tokens: int) -> None:
         """Record the tokens as the provider counted them."""
         self._span.set_attributes({names.GEN_AI_USAGE_INPUT: input_tokens, names.GEN_AI_USAGE_OUTPUT: output_tokens})
@@ -157,7 +206,7 @@ class CheckpointPut(Operation):
 
 
 def run(thread_id: str, *, resumed: bool, resumed_from: str | None = None) -> Run:
-    """Open the span of one execution.
+    """Open the span of one execution, and end one in it at once: a span is sent when it ends, which may be in an hour.
 
     `resumed_from` is the traceparent of the execution before, as the last checkpoint holds it: the two are linked.
     """
@@ -173,7 +222,10 @@ def run(thread_id: str, *, resumed: bool, resumed_from: str | None = None) -> Ru
     if (before := traceparent.read(resumed_from)) is not None:
         attributes[names.RESUMED_FROM] = trace.format_trace_id(before.trace_id)  # for viewers that drop links
         links = (Link(before),)
-    return Run(names.RUN, attributes, labels={names.RESUMED: resumed}, links=links)
+    within = {names.THREAD_KEY: thread_id}
+    opened = Run(names.RUN, attributes, labels={names.RESUMED: resumed}, links=links, within=within)
+    opened.tell_started(thread_id)
+    return opened
 
 
 def node(name: str, *, attempt: int = 1, task_id: str | None = None, parent: str | None = None) -> Node:
@@ -184,7 +236,8 @@ def node(name: str, *, attempt: int = 1, task_id: str | None = None, parent: str
     attributes: dict[str, AttributeValue] = {names.NODE_NAME: name, names.NODE_ATTEMPT: attempt}
     if task_id is not None:
         attributes[names.TASK_ID] = task_id
-    return Node(f"{names.NODE} {name}", attributes, labels={names.NODE_NAME: name}, parent=_parent(parent))
+    labels, within = {names.NODE_NAME: name}, {names.NODE_KEY: name}
+    return Node(f"{names.NODE} {name}", attributes, labels=labels, parent=_parent(parent), within=within)
 
 
 def http_call(method: str, url: str, *, attempt: int) -> HttpCall:
@@ -248,6 +301,11 @@ def _parent(parent: str | None) -> Context | None:
     if context.get_value(_INSIDE) or (span := traceparent.read(parent)) is None:
         return None
     return trace.set_span_in_context(trace.NonRecordingSpan(span))
+
+
+def _message(role: str, text: str) -> dict[str, Any]:
+    """Return a message in the form of OpenTelemetry's GenAI conventions."""
+    return {"role": role, "parts": [{"type": "text", "content": text}]}
 
 
 def _address(url: str) -> dict[str, AttributeValue]:

@@ -1,0 +1,84 @@
+"""Log records that say which trace, thread and node they belong to: as text, as JSON lines, or over OTLP.
+
+Of an exception they hold the type and where it came from, never its message: that may quote a document.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import IO, Any, Literal, TypeAlias
+
+from opentelemetry import context, trace
+
+from tidegate.telemetry import names
+
+Format: TypeAlias = Literal["text", "json"]
+
+_FRAMES = 20
+"""Frames of an exception that are told, the innermost ones."""
+
+
+def here() -> dict[str, str]:
+    """Return what the code that runs now is part of: `trace_id`, `span_id`, `thread_id`, `node`, as far as it is."""
+    span = trace.get_current_span().get_span_context()
+    found = {"thread_id": context.get_value(names.THREAD_KEY), "node": context.get_value(names.NODE_KEY)}
+    place = {key: str(value) for key, value in found.items() if value is not None}
+    if span.is_valid:
+        place |= {"trace_id": trace.format_trace_id(span.trace_id), "span_id": trace.format_span_id(span.span_id)}
+    return place
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON: `time` (ISO 8601, UTC), `level`, `logger`, `message`, and what `here` returns.
+
+    An exception is `error`, with its `type` and `at`, the frames that it went through.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **here(),
+            **error_of(record),
+        }
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """A record as a line to read, with the thread and the node that it is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and below it the frames of an exception."""
+        place = here()
+        about = ", ".join(place[key] for key in ("thread_id", "node") if key in place)
+        told = f"{record.levelname} {record.name}: {record.getMessage()}{f' [{about}]' if about else ''}"
+        if error := error_of(record).get("error"):
+            told += "".join(f"\n  {frame}" for frame in error["at"]) + f"\n  {error['type']}"
+        return told
+
+
+def error_of(record: logging.LogRecord) -> Mapping[str, Any]:
+    """Return `{"error": {"type", "at"}}` for a record of an exception, else nothing."""
+    kind, _, frames = record.exc_info or (None, None, None)
+    if kind is None:
+        return {}
+    at = [f"{each.filename}:{each.lineno} in {each.name}" for each in traceback.extract_tb(frames)[-_FRAMES:]]
+    return {"error": {"type": kind.__name__, "at": at}}
+
+
+def set_up(shape: Format, *, verbose: bool, stream: IO[str] | None = None) -> None:
+    """Write this process's records to `stream` (stderr): all from INFO if `verbose`, else from WARNING."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if shape == "json" else TextFormatter())
+    handler.setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
+    if not verbose:
+        logging.getLogger("httpx").setLevel(logging.WARNING)

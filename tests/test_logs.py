@@ -1,0 +1,173 @@
+"""Log records: where they belong to, as lines for people and machines, over OTLP, and what they never hold."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.servers.enrichment import EnrichmentServer
+from tests.servers.otlp import collector
+from tests.spans import recording
+from tests.worlds import NamesByCapital
+from tidegate import Pipeline, Settings
+from tidegate.telemetry import logs, spans
+from tidegate.testing import ManualClock
+
+SECRET = "Iwan Roberts owes 3,000"
+_log = logging.getLogger("tidegate.test")
+
+
+@pytest.fixture(autouse=True)
+def root() -> Iterator[None]:
+    """Leave the logging of this process as it was."""
+    logger, httpx = logging.getLogger(), logging.getLogger("httpx")
+    before = logger.handlers[:], logger.level, httpx.level
+    yield
+    logger.handlers[:], level, of_httpx = before
+    logger.setLevel(level)
+    httpx.setLevel(of_httpx)
+
+
+def written(shape: logs.Format, *, verbose: bool = True) -> io.StringIO:
+    stream = io.StringIO()
+    logs.set_up(shape, verbose=verbose, stream=stream)
+    return stream
+
+
+def fail() -> None:
+    raise ValueError(SECRET)
+
+
+def test_a_line_of_json_says_which_trace_thread_and_node_it_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = written("json")
+    with recording(monkeypatch), spans.run("t-1", resumed=False), spans.node("enrich"):
+        _log.info("looked up %d", 3)
+    _log.warning("outside")
+    inside, outside = map(json.loads, stream.getvalue().splitlines())
+    assert set(inside) == {"time", "level", "logger", "message", "thread_id", "node", "trace_id", "span_id"}
+    assert (inside["level"], inside["message"], inside["logger"]) == ("INFO", "looked up 3", "tidegate.test")
+    assert (inside["thread_id"], inside["node"]) == ("t-1", "enrich")
+    assert (len(inside["trace_id"]), len(inside["span_id"])) == (32, 16)
+    assert set(outside) == {"time", "level", "logger", "message"}
+
+
+def test_where_nobody_traces_a_line_still_names_thread_and_node() -> None:
+    stream = written("json")
+    with spans.run("t-1", resumed=False), spans.node("enrich"):
+        _log.info("here")
+    line = json.loads(stream.getvalue())
+    assert (line["thread_id"], line["node"]) == ("t-1", "enrich")
+    assert "trace_id" not in line
+
+
+def test_a_line_to_read_names_thread_and_node() -> None:
+    stream = written("text")
+    with spans.run("t-1", resumed=False), spans.node("enrich"):
+        _log.warning("slow")
+    _log.info("outside")
+    assert stream.getvalue() == "WARNING tidegate.test: slow [t-1, enrich]\nINFO tidegate.test: outside\n"
+
+
+def test_what_is_not_wanted_is_not_written() -> None:
+    stream = written("text", verbose=False)
+    _log.info("quiet")
+    _log.warning("loud")
+    assert stream.getvalue() == "WARNING tidegate.test: loud\n"
+
+
+@pytest.mark.parametrize("shape", ["text", "json"])
+def test_of_an_exception_the_type_and_the_place_are_written_and_no_message(shape: logs.Format) -> None:
+    stream = written(shape)
+    try:
+        fail()
+    except ValueError:
+        _log.exception("it failed")
+    text = stream.getvalue()
+    assert SECRET not in text
+    assert "ValueError" in text
+    assert "in fail" in text
+
+
+async def test_what_happens_in_a_run_is_logged_with_its_thread() -> None:
+    stream = written("json")
+    clock = ManualClock(auto=True)
+    with EnrichmentServer([503] * 3, clock=clock) as server:
+        section: Any = {"adapter": "http", "url": server.url, "types": ["LOC"], "concurrency": 1}
+        settings = Settings(checkpoints="memory:", enrichment=section)
+        async with Pipeline.open(settings, recogniser=NamesByCapital(), clock=clock) as pipeline:
+            await pipeline.run(text="we met Bob.", thread_id="t-1")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    told = [(line["node"], line["message"].rsplit(" in ", 1)[0]) for line in lines if line["logger"] == "tidegate"]
+    assert told == [
+        ("gate_enrichment", "goes to enrich: circuit closed"),
+        ("enrich", "attempt 1 failed (Transient), the next one starts"),
+        ("enrich", "attempt 2 failed (Transient), the next one starts"),
+        ("enrich", "circuit enrichment: closed to open after transient"),
+        ("gate_enrichment", "goes to gate_summary: circuit open"),
+        ("gate_summary", "goes to summarize_extractive: no model configured"),
+    ]
+    assert {line["thread_id"] for line in lines if line["logger"] == "tidegate"} == {"t-1"}
+
+
+PROGRAM = """
+import logging
+from tidegate.telemetry import logs, setup, spans
+
+logs.set_up("text", verbose=False)
+stop = setup.configure()
+with spans.run("t-1", resumed=False), spans.node("enrich"):
+    logging.getLogger("tidegate.graph").info("goes on")
+    logging.getLogger("tidegate.graph").warning("is slow")
+    logging.getLogger("httpx").warning("of somebody else")
+    try:
+        raise ValueError("Iwan Roberts owes 3,000")
+    except ValueError:
+        logging.getLogger("tidegate").exception("failed")
+stop()
+"""
+
+
+def program(**variables: str) -> str:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**inherited, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    return done.stderr
+
+
+def test_records_go_to_a_collector_when_they_are_asked_for() -> None:
+    with collector() as received:
+        errors = program(OTEL_EXPORTER_OTLP_ENDPOINT=received.url, OTEL_LOGS_EXPORTER="otlp")
+        assert [(record.severity, record.body) for record in received.records] == [
+            ("INFO", "goes on"),
+            ("WARNING", "is slow"),
+            ("ERROR", "failed"),
+        ]
+        first, _, last = received.records
+        node = next(span for span in received.spans if span.name == "invoke_node enrich")
+        assert (first.trace_id, first.span_id) == (node.trace_id, node.span_id)
+        assert first.attributes == {"logger.name": "tidegate.graph", "thread_id": "t-1", "node": "enrich"}
+        assert last.attributes["exception.type"] == "ValueError"
+        assert SECRET not in repr(received.records)
+    assert "is slow" in errors
+    assert "goes on" not in errors
+
+
+def test_without_being_asked_for_no_record_leaves() -> None:
+    with collector() as received:
+        program(OTEL_EXPORTER_OTLP_ENDPOINT=received.url)
+        assert received.spans
+        assert not received.records
