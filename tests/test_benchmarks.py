@@ -115,7 +115,9 @@ def test_prose_differs_by_seed_and_compresses_as_prose_does() -> None:
     text = prose(100_000, 1)
     assert text == prose(100_000, 1) != prose(100_000, 2)
     assert len(text) == len(text.encode()) == 100_000
-    assert 3 < len(text) / compressed(text) < 4
+    assert (
+        2.5 < len(text) / compressed(text) < 4
+    )  # an encyclopedia article: 2.7; it varies with this repository's texts
     both = compressed(text + prose(100_000, 2))
     assert both > 1.8 * compressed(text), "one document must not be a part of another"
 
