@@ -184,6 +184,27 @@ async def test_an_open_circuit_refuses_a_call_that_would_wait_for_a_token() -> N
     assert clock.slept == []
 
 
+async def test_calls_that_an_open_circuit_refuses_take_no_token() -> None:
+    clock = ManualClock(auto=True)
+    calls = Calls(clock)
+    rates = MemoryRates(clock)
+    guard = Guard.for_service("api", rate=1.0, failure_threshold=1, attempts=1, rates=rates, clock=clock)
+
+    async def fail(_: int) -> None:
+        raise transient()
+
+    with pytest.raises(Transient):
+        await guard.call(fail)
+    before = dict(rates._full_at)
+    for _ in range(200):
+        with pytest.raises(CircuitOpen):
+            await guard.call(calls.attempt)
+    assert rates._full_at == before
+    clock.advance(30.0)
+    await guard.call(calls.attempt)
+    assert calls.started == [30.0]
+
+
 async def test_a_pause_that_one_guard_was_asked_for_holds_another_with_the_same_rates(clock: ManualClock) -> None:
     rates = MemoryRates(clock)
     here, there = (Guard.for_service("api", rate=10.0, rates=rates, attempts=1, clock=clock) for _ in range(2))

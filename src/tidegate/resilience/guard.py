@@ -293,12 +293,12 @@ class Guard:
 
     async def _await_token(self, rate: Rate, progress: _Progress) -> None:
         """Wait until the rate lets one more request start."""
+        await self._refuse_if_shut(progress)  # first: a token that a refused call took would be lost
         patience = progress.deadline - self._clock.monotonic()
         wait = await self._rates.take(self.name, rate, patience=patience)
         if wait is None:
             raise self._over_rate(rate, progress) from progress.failure
         if wait > 0.0:
-            await self._refuse_if_shut(progress)
             await self._clock.sleep(wait)
 
     def _shut(self, report: CircuitReport, progress: _Progress) -> CircuitOpen:
