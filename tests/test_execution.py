@@ -512,7 +512,7 @@ async def test_on_a_graph_server_each_invocation_has_rounds_of_its_own_and_the_s
 
 
 async def test_a_document_of_many_entities_does_not_use_up_its_budget_in_the_queue(worlds: Any) -> None:
-    world = worlds(concurrency=2, budget=0.5)
+    world = worlds(concurrency=2, budget=0.5, attempt_timeout=0.5)
     world.places.pause = 0.03
     names = " ".join(f"{first}{second}a" for first in "ABCDEFGH" for second in "bcdfg")
     result = await world.executions().advance("t", await world.take_in(names))

@@ -7,6 +7,7 @@ import gc
 import random
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import pytest
@@ -270,7 +271,7 @@ async def test_a_rate_limited_service_is_not_failing() -> None:
 
 
 async def test_the_budget_ends_before_a_pause_that_would_overrun_it() -> None:
-    world = World(attempts=100, budget=3.0, backoff_initial=2.0)
+    world = World(attempts=100, attempt_timeout=3.0, budget=3.0, backoff_initial=2.0)
     with pytest.raises(BudgetExceeded, match="no success within 3 s, pauses included") as failure:
         await world.call(*(transient() for _ in range(100)))
     assert failure.value.attempts == len(world.started) > 1
@@ -278,22 +279,80 @@ async def test_the_budget_ends_before_a_pause_that_would_overrun_it() -> None:
     assert world.clock.monotonic() < 3.0
 
 
-async def test_the_budget_cuts_off_an_attempt_with_no_verdict() -> None:
-    world = World(budget=0.02)
-    await world.open_circuit()
-    world.clock.advance(30.0)
+@dataclass
+class Silence:
+    """An attempt that uses up a share of the budget before it fails, and then one that is not answered."""
 
-    async def hang(_: int) -> None:
+    before: float
+
+    async def __call__(self, number: int) -> None:
+        if number == 1 and self.before:
+            await asyncio.sleep(self.before)
+            raise RateLimited("api", "slower", retry_after=0.0)
         await asyncio.Event().wait()
 
+
+@pytest.mark.parametrize("before", [0.0, 0.1])
+async def test_a_service_that_hangs_until_the_budget_ends_opens_the_circuit(before: float) -> None:
+    world = World(budget=0.3, attempt_timeout=0.3, failure_threshold=3, backoff_initial=0.0)
+    outcomes = await asyncio.gather(*(world.guard.call(Silence(before)) for _ in range(3)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {BudgetExceeded}
+    assert all(isinstance(outcome.__cause__, Transient) for outcome in outcomes if isinstance(outcome, BudgetExceeded))
+    assert (await world.breaker.report()).state == "open"
+
+
+async def test_the_budget_cuts_off_an_attempt_that_began_late_with_no_verdict() -> None:
+    world = World(budget=0.2, attempt_timeout=0.2, failure_threshold=1, backoff_initial=0.0)
     with pytest.raises(BudgetExceeded) as failure:
-        await world.guard.call(hang)
-    assert (failure.value.attempts, failure.value.__cause__) == (1, None)
-    assert (await world.breaker.report()).admits
+        await world.guard.call(Silence(0.15))
+    assert failure.value.attempts == 2
+    assert isinstance(failure.value.__cause__, RateLimited)
+    assert (await world.breaker.report()).failures == 0
+
+
+async def test_a_probe_that_the_budget_cuts_off_has_failed_however_late_it_began() -> None:
+    world = World(budget=0.2, attempt_timeout=0.2, backoff_initial=0.0)
+    await world.open_circuit()
+    world.clock.advance(30.0)
+    with pytest.raises(BudgetExceeded) as failure:
+        await world.guard.call(Silence(0.15))
+    assert failure.value.attempts == 2
+    report = await world.breaker.report()
+    assert (report.state, report.reason) == ("open", "transient")
+
+
+async def test_a_caller_that_gives_up_as_the_budget_ends_leaves_no_verdict() -> None:
+    world = World(budget=0.05, attempt_timeout=0.05)
+
+    async def cancelled(_: int) -> None:
+        calling.cancel()
+        await asyncio.Event().wait()
+
+    async def call() -> None:
+        await world.guard.call(cancelled)
+
+    calling = asyncio.create_task(call())
+    await asyncio.gather(calling, return_exceptions=True)
+    assert calling.cancelled()
+    assert (await world.breaker.report()).failures == 0
+
+
+async def test_an_attempt_that_turns_its_cut_by_the_budget_into_an_error_was_silent_too() -> None:
+    world = World(budget=0.02, attempt_timeout=0.02)
+
+    async def stubborn(_: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise KeyError("half done") from None
+
+    with pytest.raises(BudgetExceeded):
+        await world.guard.call(stubborn)
+    assert (await world.breaker.report()).failures == 1
 
 
 async def test_the_budget_counts_the_time_in_the_queue() -> None:
-    world = World(budget=0.02, concurrency=1, attempt_timeout=5.0)
+    world = World(budget=0.02, concurrency=1, attempt_timeout=0.02)
     patient = Guard(world.breaker, settings=ServiceSettings(), classify=classify, clock=world.clock)
 
     async def hang(_: int) -> None:
@@ -550,6 +609,11 @@ async def test_a_guard_inside_a_guard_keeps_its_failures_to_itself() -> None:
         await world.guard.call(attempt)
     assert refusal.value.attempts == len(world.started) == 2
     assert (await world.breaker.report()).failures == 0
+
+
+def test_a_budget_in_which_no_attempt_fits_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"budget \(0\.05 s\) is shorter than attempt_timeout \(10 s\)"):
+        Guard.for_service("api", budget=0.05)
 
 
 async def test_a_lease_shorter_than_an_attempt_is_refused() -> None:

@@ -48,6 +48,7 @@ def test_options_win_over_variables_over_the_file_over_defaults(
         ("[enrichment]\nconcurrency = 0", "enrichment.concurrency: Input should be greater than or equal to 1"),
         ("[enrichment]\nwhen_open = 'panic'", "enrichment.when_open: Input should be 'degrade', 'wait' or 'fail'"),
         ("[enrichment]\nfailure_rate = 50", "enrichment.failure_rate: Input should be less than or equal to 1"),
+        ("[summary]\nbudget = 30", r"budget \(30 s\) is shorter than attempt_timeout \(60 s\)"),
         ("[summary]\nfailure_rate = 0.5\nfailure_rate_calls = 9", "failure_rate_minimum is larger than failure_rate_"),
         ("model = ", "tidegate.toml"),
     ],
@@ -83,7 +84,7 @@ def test_a_variable_that_is_no_setting_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("TIDEGATE_CHECKPOINT", "TIDEGATE_MODEL__NAME", "TIDEGATE_SUMMARY__BUDGET", "TIDEGATE_TEST_DOCUMENTS"):
-        monkeypatch.setenv(name, "5")
+        monkeypatch.setenv(name, "90")
     Settings.read()
     assert [record.args for record in caplog.records] == [("TIDEGATE_CHECKPOINT",), ("TIDEGATE_MODEL__NAME",)]
 

@@ -50,7 +50,11 @@ class ServiceSettings(_Section):
         default=0.2, ge=0, description="retries for each call of a process at most, beside 100 a minute"
     )
     attempt_timeout: float = Field(default=10.0, gt=0, description="seconds one request may take")
-    budget: float = Field(default=120.0, gt=0, description="seconds one call may take, retries and pauses included")
+    budget: float = Field(
+        default=120.0,
+        gt=0,
+        description="seconds one call may take, retries and pauses included; no less than attempt_timeout",
+    )
     backoff_initial: float = Field(
         default=0.5, ge=0, description="seconds before the first retry, doubled for each further one"
     )
@@ -65,6 +69,15 @@ class ServiceSettings(_Section):
         default=None, gt=0, description="failure_rate: older calls do not count; by default they do"
     )
     failure_rate_minimum: int = Field(default=10, ge=1, description="failure_rate: calls before it is judged")
+
+    @model_validator(mode="after")
+    def _has_time_for_an_attempt(self) -> Self:
+        if self.budget < self.attempt_timeout:
+            raise ValueError(
+                f"budget ({self.budget:g} s) is shorter than attempt_timeout ({self.attempt_timeout:g} s), so that no "
+                "request could take as long as it may; raise the one or lower the other"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Self:
@@ -124,7 +137,11 @@ class ExtractionSettings(ServiceSettings):
     """The chat model as a recogniser: the one that summarizes, in a circuit of its own."""
 
     attempt_timeout: float = Field(default=60.0, gt=0, description="seconds one request may take")
-    budget: float = Field(default=300.0, gt=0, description="seconds one call may take, retries and pauses included")
+    budget: float = Field(
+        default=300.0,
+        gt=0,
+        description="seconds one call may take, retries and pauses included; no less than attempt_timeout",
+    )
     concurrency: int = Field(default=4, ge=1, description="calls in flight at most")
 
 
@@ -144,7 +161,11 @@ class SummarySettings(ServiceSettings):
     """The summary, and the chat model that writes it when one is configured."""
 
     attempt_timeout: float = Field(default=60.0, gt=0, description="seconds one request may take")
-    budget: float = Field(default=300.0, gt=0, description="seconds one call may take, retries and pauses included")
+    budget: float = Field(
+        default=300.0,
+        gt=0,
+        description="seconds one call may take, retries and pauses included; no less than attempt_timeout",
+    )
     concurrency: int = Field(default=4, ge=1, description="calls in flight at most")
     max_sentences: int = Field(default=6, ge=1, le=50, description="sentences in a summary at most")
     chunk_tokens: int = Field(

@@ -57,6 +57,11 @@ class Permit:
         self._is_probe = is_probe
         self._settled = False
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether the circuit is half-open, and this request is to tell how the service is."""
+        return self._is_probe
+
     async def succeeded(self) -> None:
         """Say that the service answered: failures so far are forgotten, a half-open circuit closes."""
         if self._settle():

@@ -41,9 +41,10 @@ class Answer(Generic[T]):
 
 @dataclass(slots=True)
 class _Progress:
-    """How far one call has come. `deadline` is in the clock's monotonic time."""
+    """How far one call has come. `deadline` is in the clock's monotonic time, `budget` in the event loop's."""
 
     deadline: float
+    budget: asyncio.Timeout
     cancelling: int
     attempts: int = 0
     failure: ServiceError | None = None
@@ -54,6 +55,10 @@ class Guard:
 
     One guard serves a whole process, from any event loop. A pause that the service asked for (`Retry-After`) holds all
     calls of the guard, and where `rates` are shared those of other processes; else they learn of it from the service.
+
+    Silence is a failure of the service when it lasted for `attempt_timeout`. An attempt that the call's budget cuts off
+    sooner is one if it had half of that time, or was the probe of a half-open circuit; else it says nothing: the call
+    had waited too long before.
 
     `await guard.call(...)` makes a call, `@guard` makes a function that does.
     """
@@ -151,12 +156,13 @@ class Guard:
         All of them carry `attempts`. What is no failure of the service passes through unchanged.
         """
         task = asyncio.current_task()
+        budget = asyncio.timeout(self._settings.budget)
         progress = _Progress(
             deadline=self._clock.monotonic() + self._settings.budget,
+            budget=budget,
             cancelling=task.cancelling() if task else 0,
         )
         self._retries.earn()
-        budget = asyncio.timeout(self._settings.budget)
         try:
             async with budget:
                 retrying = AsyncRetrying(
@@ -205,9 +211,13 @@ class Guard:
         try:
             async with timer:
                 value = await attempt(progress.attempts)
+        except asyncio.CancelledError:
+            await self._tell_of_silence(progress, permit, timer)
+            raise
         except Exception as error:
             task = asyncio.current_task()
             if task and task.cancelling() > progress.cancelling:  # the attempt turned its cancellation into this
+                await self._tell_of_silence(progress, permit, timer)
                 raise asyncio.CancelledError from error
             failure = self._failure(error, timed_out=timer.expired())
             if failure is None:
@@ -230,6 +240,19 @@ class Guard:
         finally:
             await permit.succeeded()
         return value
+
+    async def _tell_of_silence(self, progress: _Progress, permit: Permit, timer: asyncio.Timeout) -> None:
+        """Give the verdict on an attempt that the budget cut off, if there is one; none if its caller did."""
+        task, cut_at, ends_at = asyncio.current_task(), progress.budget.when(), timer.when()
+        if not task or task.cancelling() != progress.cancelling + 1 or not progress.budget.expired():
+            return
+        assert cut_at is not None and ends_at is not None  # noqa: S101, PT018 - both were given a time
+        longest = self._settings.attempt_timeout
+        left = min(longest, longest - (ends_at - cut_at))
+        if permit.is_probe or left >= longest / 2:
+            problem = f"no answer within {left:.3g} s, which the budget left"
+            progress.failure = Transient(self.name, problem, attempts=progress.attempts)
+            await permit.failed(progress.failure)
 
     def _failure(self, error: Exception, *, timed_out: bool) -> ServiceError | None:
         if timed_out and not isinstance(error, ServiceError):
