@@ -530,8 +530,62 @@ async def test_a_probe_whose_failure_the_store_cannot_take_opens_the_breakers_ow
     probe = await breaker.permit()
     circuits.broken = ALL
     await probe.failed(Refused("api", "no"))
-    assert (changes[-1].from_, changes[-1].to) == ("closed", "open")
+    assert (changes[-1].from_, changes[-1].to) == ("half_open", "open")
     assert (await refused(breaker)).reason == "refused"
+
+
+async def test_a_circuit_that_is_open_as_its_store_is_lost_stays_so_for_the_rest_of_its_time(
+    clock: ManualClock,
+) -> None:
+    circuits = BrokenCircuits(clock)
+    changes: list[CircuitChange] = []
+    breaker = Breaker("api", circuits, clock=clock, listeners=[changes.append])
+    await open_circuit(breaker)
+    clock.advance(10.0)
+    await refused(breaker)
+    clock.advance(10.0)
+    circuits.broken = ALL
+    refusal = await refused(breaker)
+    assert (refusal.retry_in, refusal.reason) == (10.0, "transient")
+    clock.advance(5.0)  # the store is tried again, in vain
+    assert (await refused(breaker)).retry_in == 5.0
+    clock.advance(5.0)
+    probe = await breaker.permit()
+    await refused(breaker)
+    await probe.succeeded()
+    assert [change.to for change in changes] == ["open", "half_open", "closed"]
+
+
+async def test_a_circuit_that_this_breaker_opened_is_open_though_the_store_is_lost_at_once(clock: ManualClock) -> None:
+    circuits = BrokenCircuits(clock)
+    breaker = Breaker("api", circuits, clock=clock)
+    await open_circuit(breaker)
+    circuits.broken = ALL
+    assert (await refused(breaker)).retry_in == 30.0
+
+
+async def test_a_probe_of_others_holds_a_breaker_that_loses_its_store(clock: ManualClock) -> None:
+    circuits = BrokenCircuits(clock)
+    here, there = (Breaker("api", circuits, clock=clock) for _ in range(2))
+    await open_circuit(there)
+    clock.advance(30.0)
+    await there.permit()
+    await refused(here)
+    circuits.broken = ALL
+    assert (await refused(here)).retry_in == 60.0
+
+
+async def test_a_circuit_that_was_closed_as_its_store_was_lost_goes_on_where_it_was_alone(clock: ManualClock) -> None:
+    circuits = BrokenCircuits(clock)
+    breaker = Breaker("api", circuits, clock=clock)
+    await breaker.permit()
+    circuits.broken = ALL
+    await open_circuit(breaker)
+    circuits.broken = frozenset()
+    clock.advance(5.0)
+    await breaker.permit()
+    circuits.broken = ALL
+    assert (await refused(breaker)).retry_in == 25.0
 
 
 async def test_a_probe_whose_lease_cannot_be_written_goes_through_the_breakers_own_circuit(clock: ManualClock) -> None:
@@ -589,7 +643,8 @@ async def test_a_probe_given_back_to_a_store_that_is_down_is_no_error(
     probe = await breaker_in_sqlite.permit()
     await trouble(database)
     await probe.released()
-    assert (await breaker_in_sqlite.report()).state == "closed"
+    report = await breaker_in_sqlite.report()
+    assert (report.state, report.admits) == ("half_open", True)
 
 
 async def test_a_database_that_cannot_be_opened_is_a_store_that_is_down(

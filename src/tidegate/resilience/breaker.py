@@ -103,7 +103,7 @@ class Breaker:
     seconds, then half-open: one caller at a time is let through, for `probe_timeout` seconds at most, and its result
     closes the circuit or opens it again. A verdict counts only in the generation of the circuit that its permit was
     given in, so late news changes nothing. While the store cannot be reached, the breaker keeps a circuit of its own,
-    and logs a warning.
+    which stays open for as long as the shared one would have, and logs a warning.
     """
 
     def __init__(
@@ -133,7 +133,8 @@ class Breaker:
         self._clock = clock or SystemClock()
         self.listeners = list(listeners)
         self._local = MemoryCircuits(self._clock)
-        self._forced: Forced | None = None
+        self._seen: CircuitReport | None = None
+        self._seen_until = 0.0
         self._local_until: float | None = None
         self._warned_until = self._clock.monotonic()
 
@@ -195,14 +196,23 @@ class Breaker:
             except CircuitsUnavailable as error:
                 self._store_lost(error)
             else:
-                self._forced = report.forced
+                self._seen = report
+                if report.state != "closed":
+                    self._seen_until = self._clock.monotonic() + report.retry_in
                 return self._store, report
         return self._local, await self._read_local()
 
     async def _read_local(self) -> CircuitReport:
-        """Read the circuit of our own, which is held as the shared one was when it was last seen."""
-        if (await self._local.read(self.name)).forced != self._forced:
-            await self._local.force(self.name, self._forced, reset_timeout=self._reset_timeout)
+        """Read the circuit of our own, which is held or open as the shared one was when it was last seen."""
+        seen, self._seen = self._seen, None
+        if seen is not None:
+            local = await self._local.read(self.name)
+            if local.forced != seen.forced:
+                await self._local.force(self.name, seen.forced, reset_timeout=self._reset_timeout)
+            elif seen.state != "closed":
+                rest = max(0.0, self._seen_until - self._clock.monotonic())
+                reason = seen.reason or Transient.kind
+                await self._local.fail(self.name, local.generation, reason=reason, threshold=1, reset_timeout=rest)
         return await self._local.read(self.name)
 
     def _store_lost(self, error: CircuitsUnavailable) -> None:
@@ -229,9 +239,12 @@ class Breaker:
             cleared = await circuits.clear(self.name, generation, window=self._window)
         except CircuitsUnavailable as error:
             self._store_lost(error)
-        else:
-            if cleared and is_probe:
-                self._tell("half_open", "closed", None)
+            if not is_probe:
+                return
+            local = await self._read_local()
+            cleared = local.state != "closed" and await self._local.clear(self.name, local.generation)
+        if cleared and is_probe:
+            self._tell("half_open", "closed", None)
 
     async def _failed(self, circuits: Circuits, generation: int, error: ServiceError, *, is_probe: bool) -> None:
         try:
@@ -239,8 +252,13 @@ class Breaker:
         except CircuitsUnavailable as lost:
             self._store_lost(lost)
             local = await self._read_local()
-            is_probe = False
-            opened = local.state == "closed" and await self._count(self._local, local.generation, error)
+            is_probe = is_probe and local.state == "half_open"
+            counts = is_probe or local.state == "closed"
+            opened = counts and await self._count(self._local, local.generation, error)
+        else:
+            if opened:  # seen so before anybody reads it again
+                self._seen = CircuitReport(self.name, "open", reason=error.kind)
+                self._seen_until = self._clock.monotonic() + self._reset_timeout
         if opened:
             self._tell("half_open" if is_probe else "closed", "open", error.kind)
 
