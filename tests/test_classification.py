@@ -24,7 +24,7 @@ from langchain_core.exceptions import (
 )
 
 from tidegate.errors import InProgress, NotFound, Permanent, RateLimited, Refused, ServiceError, Transient
-from tidegate.resilience.classification import classify_clients
+from tidegate.resilience.classification import classify_clients, of_client
 from tidegate.testing import ManualClock
 
 Kind: TypeAlias = type[ServiceError]
@@ -210,3 +210,40 @@ def test_what_anthropic_raises_beside_statuses_is_known() -> None:
 @pytest.mark.parametrize("bug", [KeyError("x"), ValueError("x"), FileNotFoundError("x"), TypeError("x")])
 def test_a_bug_is_no_failure_of_the_service(bug: Exception) -> None:
     assert failure_of(bug) is None
+
+
+def elsewhere(name: str, base: type[Exception] = Exception, **attributes: object) -> Exception:
+    """An exception of a package that is no client of ours, under a name that clients use too."""
+    error: Exception = type(name, (base,), {"__module__": "redis.exceptions"})("no")
+    vars(error).update(attributes)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *map(elsewhere, ("APIError", "ConnectionError", "TimeoutError", "TransportError", "ModelAPIError")),
+        *(elsewhere("Failure", Exception, **{name: 500}) for name in ("code", "status", "status_code")),
+        elsewhere("Failure", code="insufficient_quota"),
+        elsewhere("Failure", response={"status_code": 500}),
+    ],
+)
+def test_an_exception_of_yours_that_looks_like_a_clients_passes_through(error: Exception) -> None:
+    assert failure_of(error) is None
+
+
+def test_an_exception_that_carries_a_response_is_sorted_by_its_status() -> None:
+    response = httpx.Response(429, headers={"Retry-After": "7"})
+    failure = failure_of(elsewhere("Failure", response=response, status=500))
+    assert isinstance(failure, RateLimited)
+    assert failure.retry_after == 7.0
+
+
+@pytest.mark.parametrize("base", [ConnectionError, TimeoutError, httpx.ConnectError])
+def test_a_class_of_yours_is_what_it_inherits_from(base: type[Exception]) -> None:
+    assert type(failure_of(elsewhere("CustomersAreDown", base))) is Transient
+
+
+def test_what_a_chat_model_raises_is_a_clients_whatever_its_package() -> None:
+    for error, kind in [(elsewhere("ApiError", code=401), Refused), (elsewhere("APITimeoutError"), Transient)]:
+        assert type(of_client(error, "model", ManualClock(), trusted=True)) is kind

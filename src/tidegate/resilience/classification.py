@@ -11,6 +11,13 @@ from tidegate.errors import Permanent, Refused, ServiceError, Transient
 from tidegate.resilience.failures import Classify, from_status
 from tidegate.store.clock import Clock
 
+# Roots of the modules that clients define their exceptions in, forks with a number behind it and all of LangChain's
+# packages too. A class of the same name from elsewhere, as Redis's ConnectionError, or an APIError of yours, is none.
+_CLIENTS = frozenset(
+    {"aiohttp", "anthropic", "httpcore", "httpx", "langchain", "ollama", "openai", "requests", "urllib"}
+)
+_BELOW = frozenset({"builtins", "socket", "ssl"})
+
 UNPAID = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
 _SLOW = "no answer in time"
@@ -56,22 +63,26 @@ _STATUS_BY_NAME = {
 def classify_clients(service: str, clock: Clock) -> Classify:
     """Return what sorts the exceptions of httpx, of other HTTP clients, and of OpenAI's, Anthropic's and Ollama's.
 
-    An answer that is not JSON is `Transient`. None for any other exception: it is a bug, or yours to sort.
+    An answer that is not JSON is `Transient`; what carries a `response` with a `status_code` is sorted by that. None
+    for any other exception: it is a bug, or yours to sort.
     """
     return lambda error: of_client(error, service, clock)
 
 
-def of_client(error: BaseException, service: str, clock: Clock) -> ServiceError | None:
-    """Return the failure that an exception is, by its code, by its HTTP status, or by the name of its class."""
-    code = getattr(error, "code", None)
-    names = {kind.__name__ for kind in type(error).__mro__}
+def of_client(error: BaseException, service: str, clock: Clock, *, trusted: bool = False) -> ServiceError | None:
+    """Return the failure that an exception is, by its code, by its HTTP status, or by the name of its class.
+
+    `trusted` says that a client raised it, whatever package it is from.
+    """
+    code = getattr(error, "code", None) if trusted or _is_of_client(error) else None
+    names = _names(error, trusted=trusted)
     if code == "context_length_exceeded":
         return Permanent(service, "the request is too long")
     if code == "content_filter":
         return Permanent(service, "the content was declined")
     if code in UNPAID:
         return Refused(service, "the account has no credit left")
-    status = status_of(error)
+    status = status_of(error, trusted=trusted)
     if status is not None and "ContextOverflowError" not in names:
         return from_status(service, status, _headers(error), clock, keyed=_is_keyed(error))
     for name, (kind, problem) in _BY_NAME.items():
@@ -82,15 +93,32 @@ def of_client(error: BaseException, service: str, clock: Clock) -> ServiceError 
     return None
 
 
-def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status of an exception, if it is one of an error.
+def status_of(error: BaseException, *, trusted: bool = False) -> int | None:
+    """Return the HTTP status of an exception, if it is one of an error; `trusted` as in `of_client`.
 
     An error told inside a stream carries the status of the stream, which is 200.
     """
-    places = (error, _part(error, "response"))
-    found = (_part(place, attribute) for place in places for attribute in ("status_code", "status", "code"))
-    named = (_STATUS_BY_NAME.get(kind.__name__) for kind in type(error).__mro__)
-    return next((status for status in (*found, *named) if isinstance(status, int) and 300 <= status <= 999), None)
+    response = _part(error, "response")
+    found = [_part(response, "status_code")]
+    if trusted or _is_of_client(error):
+        found = [_part(place, name) for place in (error, response) for name in ("status_code", "status", "code")]
+    names = _names(error, trusted=trusted)
+    found += (status for name, status in _STATUS_BY_NAME.items() if name in names)
+    return next((status for status in found if isinstance(status, int) and 300 <= status <= 999), None)
+
+
+def _is_of_client(error: BaseException) -> bool:
+    return any(_root(kind) in _CLIENTS for kind in type(error).__mro__)
+
+
+def _names(error: BaseException, *, trusted: bool) -> set[str]:
+    kinds = type(error).__mro__
+    return {kind.__name__ for kind in kinds if trusted or _root(kind) in _CLIENTS or kind.__module__ in _BELOW}
+
+
+def _root(kind: type) -> str:
+    root = kind.__module__.partition(".")[0].rstrip("0123456789")
+    return "langchain" if root.startswith("langchain") else root
 
 
 def _headers(error: BaseException) -> Mapping[str, str]:

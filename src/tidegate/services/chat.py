@@ -168,9 +168,9 @@ class Chat:
         service = self._guard.name
         if isinstance(error, ContextOverflowError) or getattr(error, "code", None) == "context_length_exceeded":
             return Permanent(service, f"the request is too long for {self.model}; lower summary.chunk_tokens")
-        if status_of(error) == 402 or getattr(error, "code", None) in UNPAID:
+        if status_of(error, trusted=True) == 402 or getattr(error, "code", None) in UNPAID:
             return Refused(service, f"{self.model}: the account has no credit left")
-        failure = of_client(error, service, self._clock)
+        failure = of_client(error, service, self._clock, trusted=True)
         if isinstance(failure, NotFound):
             return Permanent(
                 service, f"{failure.problem}; check that {self.model} exists and where summary.options point"
