@@ -112,8 +112,22 @@ def test_the_pause_that_an_answer_asks_for_is_read(client: str, status: int) -> 
     assert failure.retry_after == 7.0
 
 
-def test_a_redirect_that_is_not_followed_is_permanent() -> None:
-    assert type(failure_of(by_httpx(302, Location="https://elsewhere.example/"))) is Permanent
+@pytest.mark.parametrize("client", ["httpx", "openai", "anthropic"])
+@pytest.mark.parametrize(
+    ("location", "kind"),
+    [
+        ("https://login.example/?then=v1", Refused),
+        ("//login.example/", Refused),
+        ("https://API.example:8443/v2", Permanent),
+        ("/v2", Permanent),
+        ("https://[", Permanent),
+        ("", Permanent),
+    ],
+)
+def test_a_redirect_that_is_not_followed_is_permanent_unless_it_leads_to_another_host(
+    client: str, location: str, kind: Kind
+) -> None:
+    assert type(failure_of(CLIENTS[client](302, Location=location))) is kind
 
 
 @pytest.mark.parametrize(

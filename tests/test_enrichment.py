@@ -132,7 +132,7 @@ async def test_no_more_requests_are_in_flight_than_allowed(server: EnrichmentSer
         (503, CircuitOpen, 3),
         ("reset", CircuitOpen, 3),
         (Reply(302, headers={"Location": "/login"}), Permanent, 1),
-        (Reply(302, headers={"Location": "http://127.0.0.2:1/elsewhere"}), Permanent, 1),
+        (Reply(302, headers={"Location": "http://127.0.0.2:1/elsewhere"}), Refused, 1),
         (Reply(429, headers={"Retry-After": "1000"}), BudgetExceeded, 1),
         (Reply(body=b"<html>gateway</html>"), CircuitOpen, 3),
         (Reply(body=b'{"name": "Nor'), CircuitOpen, 3),

@@ -24,7 +24,7 @@ MOMENTS = ["at the first call", "in the middle of the fan-out", "during the prob
 LONGEST = 10.0
 """Real seconds for one execution. Pauses pass on a clock that jumps, so only attempts that time out take any."""
 
-FOR_GOOD: tuple[Behaviour, ...] = (400, "redirect loop", "redirect away")
+FOR_GOOD: tuple[Behaviour, ...] = (400, "redirect loop")
 """What no repetition mends: the request is what is wrong, and stays so when the service is well."""
 
 SLOW: tuple[Behaviour, ...] = ("hang", "stall", "slow drip", Delay(1.0))

@@ -87,6 +87,12 @@ async def test_a_redirect_is_a_failure_that_says_so(clients: http.Clients) -> No
     assert found.problem == "answered 302, a redirect, which is not followed; use the final address"
 
 
+async def test_a_redirect_to_another_host_refuses_every_request(clients: http.Clients) -> None:
+    away = await failure_of(clients, Reply(302, headers={"Location": "http://login.invalid/?of=us"}))
+    assert isinstance(away, Refused)
+    assert away.problem == "answered 302 Found, to another host, as to a login; check the address and the credentials"
+
+
 async def test_redirects_are_followed_where_asked_for(clients: http.Clients) -> None:
     async with EnrichmentServer([Reply(307, headers={"Location": "/else?where"}), Reply(body=b"here")]) as server:
         reply = await get(clients, server.url, redirects=1)

@@ -28,7 +28,7 @@ TidegateError
     ├── Transient                 try again
     │   └── InProgress              an earlier request with this key is being carried out: try again
     ├── RateLimited               try again after `retry_after`
-    ├── Refused                   the service rejects these credentials
+    ├── Refused                   the service rejects these credentials, or leads elsewhere
     ├── Permanent                 this request will never succeed
     ├── NotFound                  the service answered: there is no such thing
     ├── OutcomeUnknown            an earlier request was not answered, and must not be repeated
@@ -256,7 +256,10 @@ class RateLimited(ServiceError):
 
 
 class Refused(ServiceError):
-    """The service rejects who we are (401, 403, 407): opens the circuit at once. Retryable, once the key is mended."""
+    """The service rejects who we are (401, 403, 407), or leads to another host: opens the circuit at once.
+
+    Retryable, once the key is mended, or the service itself answers again.
+    """
 
     kind = "refused"
     retryable = True

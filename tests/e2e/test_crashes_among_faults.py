@@ -34,10 +34,10 @@ DOCUMENTS = {
     for n in range(8)
 }
 
-FOR_GOOD: tuple[Behaviour, ...] = (400, "redirect loop", "redirect away")
+FOR_GOOD: tuple[Behaviour, ...] = (400, "redirect loop")
 """What is said of a request, not of the service, and for good: that item is never had."""
 
-REJECTED = (*FOR_GOOD, 401)
+REJECTED = (*FOR_GOOD, 401, "redirect away")
 """After these nothing was done under the request's idempotency key, so that the next one may have another."""
 
 PASSING = tuple(fault for fault in FAULTS if fault not in FOR_GOOD)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from socket import gaierror
 
 from tidegate.errors import Permanent, Refused, ServiceError, Transient
-from tidegate.resilience.failures import Classify, from_status
+from tidegate.resilience.failures import Classify, from_status, leads_away
 from tidegate.store.clock import Clock
 
 # Roots of the modules that clients define their exceptions in, forks with a number behind it and all of LangChain's
@@ -84,7 +84,9 @@ def of_client(error: BaseException, service: str, clock: Clock, *, trusted: bool
         return Refused(service, "the account has no credit left")
     status = status_of(error, trusted=trusted)
     if status is not None and "ContextOverflowError" not in names:
-        return from_status(service, status, _headers(error), clock, keyed=_is_keyed(error))
+        headers = _headers(error)
+        away = leads_away(_asked(error), headers)
+        return from_status(service, status, headers, clock, keyed=_is_keyed(error), away=away)
     for name, (kind, problem) in _BY_NAME.items():
         if name in names:
             return kind(service, _reason(error) if problem == _BROKEN else problem)
@@ -126,8 +128,16 @@ def _headers(error: BaseException) -> Mapping[str, str]:
     return next((headers for headers in found if isinstance(headers, Mapping)), {})
 
 
+def _requests(error: BaseException) -> Iterator[object]:
+    return (_part(place, "request") for place in (error, _part(error, "response")))
+
+
+def _asked(error: BaseException) -> str:
+    return next((str(url) for request in _requests(error) if (url := _part(request, "url")) is not None), "")
+
+
 def _is_keyed(error: BaseException) -> bool:
-    sent = (_part(_part(place, "request"), "headers") for place in (error, _part(error, "response")))
+    sent = (_part(request, "headers") for request in _requests(error))
     return any(isinstance(headers, Mapping) and "idempotency-key" in map(str.lower, headers) for headers in sent)
 
 

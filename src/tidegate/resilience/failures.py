@@ -8,6 +8,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TypeAlias
+from urllib.parse import urljoin, urlsplit
 
 from tidegate.errors import InProgress, NotFound, Permanent, RateLimited, Refused, ServiceError, Transient
 from tidegate.store.clock import Clock
@@ -23,15 +24,18 @@ _BY_GRAVITY: tuple[type[ServiceError], ...] = (Transient, RateLimited, NotFound,
 
 
 def from_status(
-    service: str, status: int, headers: Mapping[str, str], clock: Clock, *, keyed: bool = False
+    service: str, status: int, headers: Mapping[str, str], clock: Clock, *, keyed: bool = False, away: bool = False
 ) -> ServiceError:
     """Return the failure that an HTTP answer of this status is; `keyed` if the request had an `Idempotency-Key`.
 
+    `away` says that it redirects to another host (`leads_away`). That is `Refused`: a gateway sends everybody to its
+    login or to a page about maintenance, and no request is at fault.
+
     409 in answer to a key says that a request with it is still being carried out (draft-ietf-httpapi-idempotency-key).
 
-    410 is `NotFound` as 404 is: the service knows the thing, and that it is no more. A redirect that got this far is
-    `Permanent`: it was not to be followed, and the same request brings the same redirect; so is a 1xx as the last
-    word. A status over 599 counts as a 5xx (RFC 9110, section 15).
+    410 is `NotFound` as 404 is: the service knows the thing, and that it is no more. Any other redirect
+    that got this far is `Permanent`: it was not to be followed, and the same request brings the same redirect; so is a
+    1xx as the last word. A status over 599 counts as a 5xx (RFC 9110, section 15).
 
     Raises:
         ValueError: a 2xx is no failure; what is wrong with its body is the caller's to say.
@@ -42,6 +46,8 @@ def from_status(
     pause = retry_after(headers, clock)
     if status == HTTPStatus.TOO_MANY_REQUESTS or (status == HTTPStatus.SERVICE_UNAVAILABLE and pause is not None):
         return RateLimited(service, problem, retry_after=pause)
+    if away and 300 <= status <= 399:
+        return Refused(service, f"{problem}, to another host, as to a login; check the address and the credentials")
     if status in _REFUSED:
         return Refused(service, f"{problem}; check the credentials")
     if status in _GONE:
@@ -51,6 +57,16 @@ def from_status(
     if status in _TRANSIENT or status >= 500:
         return Transient(service, problem)
     return Permanent(service, problem)
+
+
+def leads_away(asked: str, headers: Mapping[str, str]) -> bool:
+    """Say whether `Location` names another host than the address that was asked for. A host's ports are one host."""
+    location = next((value for name, value in headers.items() if name.lower() == "location"), "")
+    try:
+        here, there = urlsplit(asked).hostname, urlsplit(urljoin(asked, location)).hostname
+    except ValueError:  # an address that cannot be read
+        return False
+    return there is not None and there != here
 
 
 def retry_after(headers: Mapping[str, str], clock: Clock) -> float | None:

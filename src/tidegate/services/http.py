@@ -24,7 +24,7 @@ from opentelemetry import context, propagate
 
 from tidegate.errors import Permanent, ServiceError, Transient
 from tidegate.resilience.classification import of_client
-from tidegate.resilience.failures import Classify, from_status
+from tidegate.resilience.failures import Classify, from_status, leads_away
 from tidegate.store.clock import Clock
 from tidegate.telemetry import spans
 
@@ -53,12 +53,16 @@ logging.getLogger("httpx").addFilter(_is_no_exchange)
 class StatusError(Exception):
     """The status of the answer is no success."""
 
-    def __init__(self, status: int, headers: httpx.Headers, *, keyed: bool = False) -> None:
-        """Keep what `Retry-After` and the like are read from; `keyed` if the request had an `Idempotency-Key`."""
+    def __init__(self, status: int, headers: httpx.Headers, *, keyed: bool = False, away: bool = False) -> None:
+        """Keep what `Retry-After` and the like are read from.
+
+        `keyed` if the request had an `Idempotency-Key`, `away` if the answer leads to another host.
+        """
         super().__init__(f"answered {status}")
         self.status = status
         self.headers = headers
         self.keyed = keyed
+        self.away = away
 
 
 class BodyError(Exception):
@@ -232,7 +236,8 @@ async def exchange(
             return Reply(response.status_code, response.headers, body)
         if not redirects or response.next_request is None:
             keyed = "Idempotency-Key" in request.headers
-            raise StatusError(response.status_code, response.headers, keyed=keyed)
+            away = leads_away(str(request.url), response.headers)
+            raise StatusError(response.status_code, response.headers, keyed=keyed, away=away)
         request, shown_as = response.next_request, None
     raise httpx.TooManyRedirects(f"more than {redirects} redirects", request=request)
 
@@ -303,12 +308,12 @@ def classify(service: str, clock: Clock) -> Classify:
 
     def verdict(error: BaseException) -> ServiceError | None:
         match error:
-            case StatusError(status=status) if 300 <= status < 400:
+            case StatusError(status=status, away=False) if 300 <= status < 400:
                 return Permanent(
                     service, f"answered {status}, a redirect, which is not followed; use the final address"
                 )
             case StatusError():
-                return from_status(service, error.status, error.headers, clock, keyed=error.keyed)
+                return from_status(service, error.status, error.headers, clock, keyed=error.keyed, away=error.away)
             case BodyError():
                 return Transient(service, str(error))
             case _:
