@@ -10,14 +10,21 @@ import pytest
 
 from tidegate.resilience.faults import FaultyServer, Request, Script
 from tidegate.resilience.faults.replies import echo
+from tidegate.store.clock import Clock
 from tidegate.testing.clock import ManualClock
 
 
 class Serve(Protocol):
     """Starts servers."""
 
-    def __call__(self, script: Script[Request] = (), *, answer: Callable[[Request], object] = echo) -> FaultyServer:
-        """Start one; its arguments are those of `FaultyServer`."""
+    def __call__(
+        self,
+        script: Script[Request] = (),
+        *,
+        answer: Callable[[Request], object] = echo,
+        clock: Clock | None = None,
+    ) -> FaultyServer:
+        """Start one; its arguments are those of `FaultyServer`. Without a `clock`, outages are in real seconds."""
         ...
 
 
@@ -28,11 +35,19 @@ def manual_clock() -> ManualClock:
 
 
 @pytest.fixture
-def faulty_server(manual_clock: ManualClock) -> Iterator[Serve]:
-    """Start services that misbehave, on loopback, by the time of `manual_clock`; they are stopped after the test."""
+def faulty_server() -> Iterator[Serve]:
+    """Start services that misbehave, on loopback; they are stopped after the test.
+
+    Give one `clock=manual_clock` if your code sleeps by that too: nothing else moves it.
+    """
     with ExitStack() as servers:
 
-        def serve(script: Script[Request] = (), *, answer: Callable[[Request], object] = echo) -> FaultyServer:
-            return servers.enter_context(FaultyServer(script, answer=answer, clock=manual_clock))
+        def serve(
+            script: Script[Request] = (),
+            *,
+            answer: Callable[[Request], object] = echo,
+            clock: Clock | None = None,
+        ) -> FaultyServer:
+            return servers.enter_context(FaultyServer(script, answer=answer, clock=clock))
 
         yield serve
