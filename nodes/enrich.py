@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypedDict
-from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableConfig
 
 from tidegate.errors import CircuitOpen, NotFound, ServiceError
 from tidegate.resilience.guard import Answer
+from tidegate.resilience.slots import Slots
 from tidegate.state import JSON, Enrichment, Entity
 from tidegate.store.clock import Clock, timestamp
 
@@ -57,7 +57,8 @@ def enrich_step(
     Without an enricher, which happens when it was taken out of the settings while the thread rested, it does nothing.
     """
 
-    turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+    # A look-up's budget runs from its beginning: begun all at once, the last of 1,000 would spend it queueing.
+    turns = Slots(in_flight)
 
     async def enrich(work: Work, config: RunnableConfig) -> dict[str, Any]:
         if enricher is None:
@@ -70,10 +71,8 @@ def enrich_step(
 
     async def visit(enricher: Enricher, entity: Entity, earlier: Enrichment | None) -> Enrichment:
         attempts, visits = (earlier.attempts, earlier.visits) if earlier else (0, 0)
-        # A look-up's budget runs from its beginning: begun all at once, the last of 1,000 would spend it queueing.
-        turn = turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(in_flight))
         try:
-            async with turn:
+            async with turns:
                 answer = await enricher.look_up(entity)
         except NotFound as error:
             return Enrichment(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sqlite3
 import sys
 import threading
 import time
+import weakref
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
@@ -607,6 +609,26 @@ async def test_a_success_that_the_store_cannot_take_is_no_error(clock: ManualClo
         await permit.succeeded()
         circuits.broken = frozenset()
         clock.advance(5.0)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_no_event_loop_is_kept_by_reads_that_were_shared(file: Path, is_open: bool) -> None:
+    database = LiveDatabase(file)
+    circuits = SqliteCircuits(database)
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def main() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await asyncio.gather(*(circuits.read("api") for _ in range(3)), return_exceptions=True)
+
+    if not is_open:
+        asyncio.run(database.close())
+    for _ in range(2):
+        asyncio.run(main())
+    if is_open:
+        asyncio.run(database.close())
+    gc.collect()
+    assert [loop() for loop in loops] == [None, None]
 
 
 async def close(database: LiveDatabase) -> None:

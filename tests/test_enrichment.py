@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
 import random
 import uuid
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -30,12 +32,14 @@ from tidegate.errors import (
     SettingsError,
     Transient,
 )
+from tidegate.nodes.enrich import enrich_step
 from tidegate.resilience.breaker import Breaker
 from tidegate.resilience.circuits import MemoryCircuits
+from tidegate.resilience.guard import Answer
 from tidegate.services.enrichment import MAX_DEPTH, HttpEnricher, open_enricher, read_answer
 from tidegate.services.http import BodyError
 from tidegate.settings import EnrichmentSettings
-from tidegate.state import Entity, Span
+from tidegate.state import JSON, Entity, Span
 from tidegate.telemetry import spans
 from tidegate.testing import ManualClock
 
@@ -293,6 +297,40 @@ def test_an_enricher_outlives_event_loops() -> None:
         for _ in range(3):
             answer = asyncio.run(asked.look_up(NORWICH))
             assert answer.value["name"] == "Norwich"
+
+
+def test_the_step_bounds_what_is_begun_at_once_and_keeps_no_event_loop() -> None:
+    began: list[str] = []
+    most = running = 0
+
+    class Names:
+        name = source = "names"
+
+        def covers(self, entity_type: str) -> bool:
+            return True
+
+        async def look_up(self, entity: Entity) -> Answer[JSON]:
+            nonlocal most, running
+            began.append(entity.id)
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+            return Answer({}, 1)
+
+    step = enrich_step(Names(), ManualClock(), in_flight=2)
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def main() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        entities = {str(n): NORWICH.model_copy(update={"id": str(n)}).dump() for n in range(6)}
+        await step({"entities": entities, "enrichments": {}}, {})
+
+    for _ in range(2):
+        asyncio.run(main())
+    gc.collect()
+    assert (len(began), most) == (12, 2)
+    assert [loop() for loop in loops] == [None, None]
 
 
 @pytest.mark.parametrize(

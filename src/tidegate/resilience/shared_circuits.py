@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -93,7 +94,7 @@ class SharedCircuits:
         reading = waiting.get(name)
         if reading is None or reading.done():
             reading = waiting[name] = asyncio.create_task(self._select(name, waiting))
-            reading.add_done_callback(_noticed)
+            reading.add_done_callback(partial(_ended, waiting, name))
         return await asyncio.shield(reading)  # whoever is cancelled leaves it to the others
 
     async def _select(self, name: str, waiting: dict[str, asyncio.Task[CircuitReport]]) -> CircuitReport:
@@ -213,8 +214,10 @@ class SharedCircuits:
             raise CircuitsUnavailable(f"cannot use {self._store.path}: {error}") from error
 
 
-def _noticed(reading: asyncio.Task[CircuitReport]) -> None:
-    """Take note of how a read ended, which nobody else may: asyncio would log it."""
+def _ended(waiting: dict[str, asyncio.Task[CircuitReport]], name: str, reading: asyncio.Task[CircuitReport]) -> None:
+    """Forget a read that never began, which holds its loop, and note how it ended, or asyncio would log that."""
+    if waiting.get(name) is reading:
+        waiting.pop(name, None)
     if not reading.cancelled():
         reading.exception()
 
