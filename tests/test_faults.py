@@ -352,6 +352,26 @@ async def test_sockets_and_their_stand_in_look_the_same_to_a_client() -> None:
     assert await seen_by_a_client("server", schedule) == await seen_by_a_client("transport", schedule)
 
 
+def test_a_server_can_be_stopped_at_any_time_and_started_again() -> None:
+    server = FaultyServer([503])
+    server.stop()
+    server.up()
+    with pytest.raises(RuntimeError, match="start it first"):
+        server.down("refuse")
+    server.start()
+    url = server.url
+    with pytest.raises(RuntimeError, match="is being served already"):
+        server.start()
+    assert httpx.get(url, trust_env=False).status_code == 503
+    server.stop()
+    server.stop()
+    with server:
+        assert httpx.get(url, trust_env=False).status_code == 200
+        server.down("refuse")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, trust_env=False)
+
+
 async def test_an_outage_begins_and_ends_by_the_clock() -> None:
     clock = ManualClock()
     with FaultyServer(Schedule(outages=[During(10.0, 20.0)]), clock=clock) as server:

@@ -39,8 +39,8 @@ class FaultyServer(FaultyService):
         """Prepare the server; `script`, `answer` and `clock` are those of a `FaultyService`."""
         super().__init__(script, answer=answer, clock=clock, sleep=asyncio.sleep)
         self._port = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="faulty server", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._listener: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -59,21 +59,37 @@ class FaultyServer(FaultyService):
     def up(self) -> None:
         """Go on with the schedule, on the same port."""
         super().up()
-        if self._listener is None:
+        if self._listener is None and self._loop is not None:
             self._run(self._listen())
 
     def start(self) -> Self:
-        """Begin to listen."""
+        """Begin to listen; after `stop`, on the same port, and where the schedule was.
+
+        Raises:
+            RuntimeError: it was started before, and not stopped.
+        """
+        if self._loop is not None:
+            raise RuntimeError(f"{self.url} is being served already")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="faulty server", daemon=True)
         self._thread.start()
-        self._run(self._listen())
+        try:
+            self._run(self._listen())
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def stop(self) -> None:
-        """Break off what is being answered, and stop for good."""
+        """Break off what is being answered, and stop; one that does not run has nothing to stop."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
         self._run(self._unlisten())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._loop = self._thread = None
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -92,6 +108,9 @@ class FaultyServer(FaultyService):
         self.stop()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._loop is None:
+            work.close()
+            raise RuntimeError("the server does not run; start it first")
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _listen(self) -> None:
