@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.servers.enrichment import EnrichmentServer
-from tidegate.resilience.rates import STORE_PAUSE, MemoryRates, Rate, Rates, SharedRates
+from tidegate.errors import StoreUnavailable
+from tidegate.resilience.rates import MemoryRates, Rate, Rates, SharedRates
 from tidegate.store.live import LiveDatabase
+from tidegate.store.transactions import STORE_PAUSE, WARNING_PAUSE
 from tidegate.testing import ManualClock
 
 TEN_A_SECOND = Rate(10.0, 3, longest=60.0)
@@ -114,7 +116,32 @@ async def test_without_its_store_a_process_counts_for_itself_and_says_so(
     before = len(caplog.records)
     clock.advance(STORE_PAUSE)
     await waits(rates, 3)
+    assert len(caplog.records) == before == 1
+    clock.advance(WARNING_PAUSE)
+    await waits(rates, 3)
     assert len(caplog.records) == before + 1  # it was tried again, once
+
+
+async def test_a_database_that_comes_back_is_used_again_after_a_pause(
+    live: LiveDatabase, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    async def lost(_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise StoreUnavailable("no connection")
+
+    rates = SharedRates(live, clock=clock)
+    with monkeypatch.context() as patched:
+        patched.setattr(live, "write", lost)
+        await waits(rates, 3)
+    clock.advance(STORE_PAUSE - 0.1)
+    await waits(rates, 3)
+    assert (tries, await waits(SharedRates(live, clock=clock), 1)) == (1, [0.0])
+    clock.advance(0.1)
+    await waits(rates, 3)
+    assert await waits(SharedRates(live, clock=clock), 1) == [pytest.approx(0.1)]
 
 
 async def test_a_caller_cancelled_while_it_takes_a_token_loses_one_at_most(

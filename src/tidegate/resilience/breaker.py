@@ -19,16 +19,11 @@ from tidegate.resilience.circuits import (
     MemoryCircuits,
 )
 from tidegate.store.clock import Clock, SystemClock
+from tidegate.store.transactions import STORE_PAUSE, WARNING_PAUSE
 
 __all__ = ["Breaker", "CircuitChange", "CircuitReport", "Permit"]
 
 _log = logging.getLogger(__name__)
-
-STORE_PAUSE = 5.0
-"""Seconds for which a store that could not be reached is left alone."""
-
-WARNING_PAUSE = 60.0
-"""Seconds between two warnings that say so."""
 
 
 @dataclass(frozen=True, slots=True)

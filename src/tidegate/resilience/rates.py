@@ -10,12 +10,9 @@ from typing import Final, Protocol
 
 from tidegate.errors import TidegateError
 from tidegate.store.clock import Clock, SystemClock
-from tidegate.store.transactions import Connection, Store
+from tidegate.store.transactions import STORE_PAUSE, WARNING_PAUSE, Connection, Store
 
 _log = logging.getLogger(__name__)
-
-STORE_PAUSE = 30.0
-"""Seconds for which a store that could not be reached is left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +113,7 @@ class SharedRates:
         self._store = store
         self._clock = clock or SystemClock()
         self._local = MemoryRates(self._clock)
-        self._local_until = self._clock.monotonic()
+        self._local_until = self._warned_until = self._clock.monotonic()
 
     async def take(self, name: str, rate: Rate, *, patience: float) -> float | None:
         """Take the next token."""
@@ -148,5 +145,9 @@ class SharedRates:
             self._lost(name, error)
 
     def _lost(self, name: str, error: Exception) -> None:
-        self._local_until = self._clock.monotonic() + STORE_PAUSE
+        now = self._clock.monotonic()
+        self._local_until = now + STORE_PAUSE
+        if now < self._warned_until:
+            return
+        self._warned_until = now + WARNING_PAUSE
         _log.warning("the rate of %r is kept by this process alone for now: %s", name, error)

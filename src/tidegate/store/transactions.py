@@ -10,6 +10,12 @@ from tidegate.store.codec import Codec
 
 _Result = TypeVar("_Result")
 
+STORE_PAUSE = 5.0
+"""Seconds for which one that could not be reached is left alone, by those that can go on without it."""
+
+WARNING_PAUSE = 60.0
+"""Seconds between two warnings that say so."""
+
 
 class Cursor(Protocol):
     """What a statement gave; rows are tuples."""
