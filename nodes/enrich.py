@@ -83,7 +83,7 @@ def enrich_step(
                 status="deferred" if isinstance(error, CircuitOpen) or error.retry_after is not None else "failed",
                 source=enricher.source,
                 attempts=attempts + error.attempts,
-                visits=visits + error.is_of_request,
+                visits=visits + error.counts_as_visit,
                 error=error.why,
                 retryable=error.retryable,
                 retry_at=None if error.retry_after is None else clock.now() + error.retry_after,

@@ -113,7 +113,7 @@ def failure_after(
         retryable=error.retryable,
         deferred=isinstance(error, CircuitOpen),
         attempts=(earlier.attempts if earlier else 0) + error.attempts,
-        visits=(earlier.visits if earlier else 0) + error.is_of_request,
+        visits=(earlier.visits if earlier else 0) + error.counts_as_visit,
         since=earlier.since if earlier else timestamp(clock),
         execution=str(config.get("configurable", {}).get(EXECUTION, "")),
         inputs=inputs,

@@ -218,7 +218,7 @@ class ServiceError(TidegateError):
         self.attempts = attempts
 
     @property
-    def is_of_request(self) -> bool:
+    def counts_as_visit(self) -> bool:
         """Whether it says something of what was asked for, and not just that the service takes no requests now."""
         return True
 
@@ -250,7 +250,7 @@ class RateLimited(ServiceError):
         super().__init__(service, problem, attempts=attempts, retry_after=retry_after)
 
     @property
-    def is_of_request(self) -> bool:
+    def counts_as_visit(self) -> bool:
         """False: it says something of how many were made."""
         return False
 
@@ -265,7 +265,7 @@ class Refused(ServiceError):
     retryable = True
 
     @property
-    def is_of_request(self) -> bool:
+    def counts_as_visit(self) -> bool:
         """False: it says something of who makes it."""
         return False
 
@@ -295,7 +295,7 @@ class BudgetExceeded(ServiceError):
     retryable = True
 
     @property
-    def is_of_request(self) -> bool:
+    def counts_as_visit(self) -> bool:
         """Whether a request was made, and no pause was asked for."""
         return self.attempts > 0 and self.retry_after is None
 
@@ -314,7 +314,7 @@ class CircuitOpen(ServiceError):
         self.reason = reason
 
     @property
-    def is_of_request(self) -> bool:
+    def counts_as_visit(self) -> bool:
         """False: the request was not made."""
         return False
 
