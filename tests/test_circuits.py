@@ -165,7 +165,7 @@ async def test_a_cancelled_probe_gives_its_permit_back(breaker: Breaker, clock: 
         try:
             await asyncio.Event().wait()
         finally:
-            await permit.released()
+            permit.released()
 
     prober = asyncio.create_task(probe())
     await probing.wait()
@@ -189,7 +189,7 @@ async def test_a_caller_cancelled_while_it_asks_for_the_probe_has_not_got_it(
     asking.cancel()
     outcome = (await asyncio.gather(asking, return_exceptions=True))[0]
     if not isinstance(outcome, BaseException):  # it was too late to cancel
-        await outcome.released()
+        outcome.released()
     await shared.read("api")  # the lease may be given yet, before this is read, and is given back right after it
     assert (await breaker.report()).admits
 
@@ -331,7 +331,7 @@ async def test_nothing_is_written_while_all_goes_well(file: Path, database: Live
         before = version()
         for _ in range(20):
             await (await breaker.permit()).succeeded()
-            await (await breaker.permit()).released()
+            (await breaker.permit()).released()
             await breaker.report()
         assert version() == before
         await (await breaker.permit()).failed(FAILURE)
@@ -664,7 +664,7 @@ async def test_a_probe_given_back_to_a_store_that_is_down_is_no_error(
     clock.advance(30.0)
     probe = await breaker_in_sqlite.permit()
     await trouble(database)
-    await probe.released()
+    probe.released()
     report = await breaker_in_sqlite.report()
     assert (report.state, report.admits) == ("half_open", True)
 

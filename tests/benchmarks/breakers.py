@@ -84,7 +84,7 @@ def _breaker(function: Guarded) -> Guarded:
             await permit.failed(Transient("api", "down"))
             raise Transient("api", "down") from error
         except BaseException:
-            await permit.released()
+            permit.released()
             raise
         await permit.succeeded()
         return value

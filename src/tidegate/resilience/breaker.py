@@ -72,15 +72,15 @@ class Permit:
         if isinstance(error, (Permanent, NotFound, InProgress)):
             await self.succeeded()
         elif not isinstance(error, (Transient, Refused)):
-            await self.released()
+            self.released()
         elif self._settle():
             failing = self._breaker._failed(self._circuits, self._generation, error, is_probe=self._is_probe)  # noqa: SLF001
             await _to_its_end(failing)
 
-    async def released(self) -> None:
+    def released(self) -> None:
         """Give the permit back with no verdict, as a cancelled caller does.
 
-        Never waits, so that it can be called while a coroutine is closed; other processes see it a moment later.
+        Awaits nothing, so that it can be called while a coroutine is closed; other processes see it a moment later.
         """
         if self._settle() and self._is_probe:
             self._circuits.release(self._breaker.name, self._generation)

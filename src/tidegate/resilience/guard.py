@@ -201,7 +201,7 @@ class Guard:
                 try:
                     return await self._request(attempt, progress, permit, keep)
                 finally:
-                    await permit.released()
+                    permit.released()
 
     async def _request(
         self, attempt: Callable[[int], Awaitable[T]], progress: _Progress, permit: Permit, keep: Keep[T] | None
