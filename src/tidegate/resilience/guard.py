@@ -76,7 +76,8 @@ class Guard:
         """Guard the service of `breaker`. `classify` says which failure of the service an exception is, None for a bug.
 
         A `ServiceError` that names this service is its own verdict, and `classify` is not asked. `rates` keeps the
-        count for `settings.rate`; without it, this guard counts for itself.
+        count for `settings.rate`; without it, this guard counts for itself. Pauses are by `clock`, while what takes too
+        long is cut off by real time.
         """
         if breaker.probe_timeout < settings.attempt_timeout:
             raise ValueError(
