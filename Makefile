@@ -21,7 +21,7 @@ run: set-up ## bring a document through: make run DOC=path-or-url
 demo: set-up ## watch documents go through an outage, in 20 seconds
 	@exec $(BIN)/tidegate demo
 
-trace-demo: ## watch three documents in a collector UI, Arize Phoenix, which it installs under .cache (900 MB)
+trace-demo: set-up ## watch three documents in a collector UI, Arize Phoenix, which it installs under .cache (900 MB)
 	@.ci/phoenix
 	@exec $(BIN)/python examples/tracing/demo.py .cache/phoenix/bin/python
 

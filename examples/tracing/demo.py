@@ -4,6 +4,7 @@ PYTHON is the one that Phoenix is installed for. One document goes through, one 
 killed and resumed; then Phoenix stays until Ctrl-C. All of it is on 127.0.0.1, and in a temporary folder.
 """
 
+import json
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 from tidegate.cli.outage.documents import DOCUMENTS
@@ -24,6 +25,7 @@ HEALTHY, OUTAGE, KILLED = "seed-library", "tide-mill", "night-trains"
 FAILURES = (200, 503, 200, 503, 503, 503)  # one is outlasted by trying again, three in a row open the circuit
 RESET_TIMEOUT = 2.0
 START_UP = 120.0
+PROJECT = "tidegate"
 
 
 class Demo:
@@ -31,6 +33,8 @@ class Demo:
 
     def __init__(self, folder: Path, service: FaultyServer, phoenix: str) -> None:
         """Keep documents and threads in the folder, look names up at the service, and send the traces to Phoenix."""
+        self.commands: list[str] = []
+        """What was run, in order: each made one trace."""
         self._folder = folder
         self._service = service
         others = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEGATE_", "OTEL_"))}
@@ -39,7 +43,7 @@ class Demo:
             "no_proxy": "127.0.0.1",
             "OTEL_EXPORTER_OTLP_ENDPOINT": phoenix,
             "OTEL_METRICS_EXPORTER": "none",  # Phoenix takes traces alone
-            "OTEL_RESOURCE_ATTRIBUTES": "openinference.project.name=tidegate",
+            "OTEL_RESOURCE_ATTRIBUTES": f"openinference.project.name={PROJECT}",
             "OTEL_BSP_SCHEDULE_DELAY": "100",  # milliseconds, not 5000: what a killed run did is seen too
             "TIDEGATE_RECOGNISER": "rules",
             "TIDEGATE_ENRICHMENT__ADAPTER": "http",
@@ -80,7 +84,8 @@ class Demo:
                 raise SystemExit(f"trace-demo: tidegate {' '.join(arguments)} exited with {process.returncode}")
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        print(f"$ tidegate {' '.join(arguments)}", flush=True)
+        self.commands.append(" ".join(("tidegate", *arguments)))
+        print(f"$ {self.commands[-1]}", flush=True)
         command = [sys.executable, "-m", "tidegate", *arguments]
         return subprocess.Popen(command, cwd=self._folder, env=self._environ, stdout=subprocess.DEVNULL)  # noqa: S603
 
@@ -90,7 +95,12 @@ def phoenix(python: str, folder: Path) -> Iterator[str]:
     """Start Phoenix, and yield its address; what it stores and says is in the folder."""
     port, grpc_port = free_ports(2)
     others = {name: value for name, value in os.environ.items() if not name.startswith(("PHOENIX_", "OTEL_"))}
-    ours = {"PHOENIX_PORT": port, "PHOENIX_GRPC_PORT": grpc_port, "PHOENIX_WORKING_DIR": str(folder)}
+    ours = {
+        "PHOENIX_PORT": port,
+        "PHOENIX_GRPC_PORT": grpc_port,
+        "PHOENIX_WORKING_DIR": str(folder),
+        "TMPDIR": str(folder),
+    }
     command = [python, str(Path(__file__).with_name("private_phoenix.py"))]
     address, log = f"http://127.0.0.1:{port}", folder / "phoenix.log"
     with log.open("wb") as said:
@@ -123,26 +133,46 @@ def free_ports(count: int) -> list[str]:
             each.close()
 
 
+def get(url: str) -> bytes:
+    """Return what a server on this machine answers, whatever proxy there is."""
+    with build_opener(ProxyHandler({})).open(url, timeout=5.0) as response:
+        content: bytes = response.read()
+    return content
+
+
 def answers(address: str) -> bool:
     """Whether a server answers there."""
     try:
-        with build_opener(ProxyHandler({})).open(f"{address}/healthz", timeout=5.0):
-            return True
-    except (URLError, OSError):
+        get(f"{address}/healthz")
+    except OSError:
         return False
+    return True
+
+
+def traces(address: str, count: int) -> list[str]:
+    """Return the IDs of so many traces, the first first, once Phoenix has stored them."""
+    for _ in range(100):
+        with suppress(HTTPError):  # there is no such project before its first span
+            listed = json.loads(get(f"{address}/v1/projects/{PROJECT}/traces?sort=start_time&order=asc&limit=100"))
+            if len(listed["data"]) >= count:
+                return [trace["trace_id"] for trace in listed["data"]]
+        time.sleep(0.2)
+    raise SystemExit(f"trace-demo: {count} traces were sent to Phoenix, and it does not show them")
 
 
 def main(python: str) -> None:
     """Show it, print the links, and stay."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a terminal that is closed leaves nothing behind either
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         with tempfile.TemporaryDirectory(prefix="tidegate-traces-") as folder:
             print("Starting Arize Phoenix on 127.0.0.1, with nothing that leaves this machine.", flush=True)
             with phoenix(python, Path(folder)) as address, FaultyServer(answer=lambda _: {"known": True}) as service:
-                Demo(Path(folder), service, address).show()
-                print(f"\nOpen {address}/redirects/projects/tidegate for all traces, or one thread's:")
-                for told, thread in (("healthy", HEALTHY), ("outage", OUTAGE), ("killed", KILLED)):
-                    print(f"  {told:<8} {address}/redirects/sessions/{thread}")
+                demo = Demo(Path(folder), service, address)
+                demo.show()
+                print(f"\nOpen {address}/redirects/projects/{PROJECT} for all of them, or one trace:")
+                for command, trace in zip(demo.commands, traces(address, len(demo.commands)), strict=False):
+                    print(f"  {command:<55} {address}/redirects/traces/{trace}")
                 print("Ctrl-C ends it.", flush=True)
                 signal.pause()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Arize Phoenix that keeps to itself: `phoenix/bin/python private_phoenix.py`, with the Python that it is installed for.
+"""Arize Phoenix that keeps to itself: `phoenix/bin/python private_phoenix.py`, by the Python that has it installed.
 
 Its private flags are set, whatever the environment says. PHOENIX_PORT, PHOENIX_GRPC_PORT and PHOENIX_WORKING_DIR are
 yours, as are all others.
