@@ -67,6 +67,14 @@ def test_the_collector_listens_on_loopback_unless_told_otherwise() -> None:
     ] == []
 
 
+def test_the_recipes_configurations_are_yaml() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    assert [set(yaml.safe_load(block)) for block in blocks] == [
+        {"server", "distributor", "storage"},
+        {"rule_files", "scrape_configs"},
+    ]
+
+
 def rules() -> list[dict[str, Any]]:
     groups = yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]

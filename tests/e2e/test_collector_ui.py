@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -84,7 +85,7 @@ def page(tmp_path: Path) -> Iterator[chromium.Page]:
     if program is None:
         pytest.skip("needs Chromium: apt install chromium")
     with chromium.page(program, tmp_path / "profile") as page:
-        page.size(1400, 1000)
+        page.size(1400, 1110)
         yield page
 
 
@@ -121,9 +122,40 @@ def test_a_browser_shows_the_run_its_nodes_the_retries_and_the_circuit(demo: Dem
     assert {address.split("/")[2].partition(":")[0] for address in asked} == {"127.0.0.1"}
 
 
+def test_a_killed_run_is_shown_and_stands_beside_the_one_that_went_on(demo: Demo, page: chromium.Page) -> None:
+    link = demo.link("tidegate run night-trains.txt --thread-id night-trains")
+    page.open(link)
+    page.wait_until(f"{TREE}.some(([_, name]) => name.startsWith('POST'))")
+    shown = [name for _, name in page.evaluate(TREE)]
+    assert "run started" in shown
+    assert "invoke_node gate_enrichment" in shown
+    assert "invoke_workflow tidegate" not in shown
+
+    page.open(f"{link.partition('/redirects')[0]}/redirects/sessions/night-trains")
+    page.wait_until(r"/01\s+run started[^]*02\s+invoke_workflow tidegate/.test(document.body?.innerText)")
+
+
 def test_phoenix_listens_on_loopback_alone(demo: Demo) -> None:
     here = {socket.inet_ntop(socket.AF_INET, socket.inet_aton("127.0.0.1")), "::ffff:127.0.0.1"}
     assert {address for pid in children(demo.process.pid) for address in listening(pid)} <= here
+
+
+def test_phoenix_knows_the_flags_that_keep_it_private(demo: Demo) -> None:
+    (known,) = PYTHON.parents[1].glob("lib/python*/site-packages/phoenix/config.py")
+    variables = set(re.findall(r'"(PHOENIX_\w+)"', known.read_text()))
+    assert set(runpy.run_path(str(DEMO.with_name("private_phoenix.py")))["PRIVATE"]) <= variables
+    (log,) = demo.folder.glob("*/phoenix.log")
+    said = dict(re.findall(r"^  (\w[\w -]+?)  +\W*(\w.*)$", log.read_text(), re.MULTILINE))
+    off = (
+        "Telemetry",
+        "Agent assistant",
+        "Web access",
+        "Server-side bash",
+        "GitHub tools",
+        "Remote export",
+        "MCP server",
+    )
+    assert {name: said[name] for name in off} == dict.fromkeys(off, "Disabled")
 
 
 def test_ctrl_c_leaves_nothing_behind(demo: Demo) -> None:
