@@ -44,7 +44,7 @@ class Demo:
             "OTEL_EXPORTER_OTLP_ENDPOINT": phoenix,
             "OTEL_METRICS_EXPORTER": "none",  # Phoenix takes traces alone
             "OTEL_RESOURCE_ATTRIBUTES": f"openinference.project.name={PROJECT}",
-            "OTEL_BSP_SCHEDULE_DELAY": "100",  # milliseconds, not 5000: what a killed run did is seen too
+            "OTEL_BSP_SCHEDULE_DELAY": "100",  # milliseconds, not 1000: what a killed run did last is seen too
             "TIDEGATE_RECOGNISER": "rules",
             "TIDEGATE_ENRICHMENT__ADAPTER": "http",
             "TIDEGATE_ENRICHMENT__URL": f"{service.url}/names",
