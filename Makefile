@@ -10,7 +10,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-slow coverage lint ruff mypy pyright layers format constraints clean set-up set-up-dev
+.PHONY: help run demo trace-demo test test-slow coverage lint ruff mypy pyright layers format constraints clean set-up set-up-dev
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-24s%s\n", $$1, $$2 }'
@@ -20,6 +20,10 @@ run: set-up ## bring a document through: make run DOC=path-or-url
 
 demo: set-up ## watch documents go through an outage, in 20 seconds
 	@exec $(BIN)/tidegate demo
+
+trace-demo: set-up ## watch three documents in a collector UI, Arize Phoenix, which it installs under .cache (900 MB)
+	@.ci/phoenix
+	@exec $(BIN)/python examples/tracing/demo.py .cache/phoenix/bin/python
 
 test: set-up-dev ## the fast tests, under two minutes
 	@$(PYTEST) -m "not slow" --numprocesses=auto --maxprocesses=4

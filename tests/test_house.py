@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOMS = ("graph", "nodes", "checkpointers")
-PINS = ("constraints.txt", "constraints-dev.txt", ".ci/lowest.txt")
+PINS = ("constraints.txt", "constraints-dev.txt", ".ci/lowest.txt", ".ci/phoenix.txt")
 
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the house is checked where it is a git checkout")
 
