@@ -157,6 +157,7 @@ def test_a_node_is_inside_its_run_and_a_gate_says_where_it_sends_the_thread(reco
     assert parent_id(gate) == span_id(recorder.one(names.RUN))
     assert attributes(gate) == {
         "tidegate.node.name": "gate_summary",
+        "openinference.span.kind": "CHAIN",
         "tidegate.node.attempt": 2,
         "tidegate.task.id": "abc",
         "tidegate.route": "summarize_extractive",
@@ -278,6 +279,7 @@ def test_a_request_to_a_model_says_which_and_what_it_cost(recorder: Recorder) ->
         "gen_ai.request.model": "small-1",
         "gen_ai.usage.input_tokens": 120,
         "gen_ai.usage.output_tokens": 30,
+        "openinference.span.kind": "LLM",
         "tidegate.attempt": 2,
     }
 
@@ -443,12 +445,20 @@ async def test_a_graph_without_a_run_around_it_hangs_its_nodes_on_the_traceparen
 
 async def test_a_traced_node_can_be_a_plain_runnable(recorder: Recorder) -> None:
     assert await RunnableLambda(cast("Any", spans.traced("plan", plan))).ainvoke({}) == {"done": {"plan": 1}}
-    assert attributes(recorder.one("invoke_node plan")) == {"tidegate.node.name": "plan", "tidegate.node.attempt": 1}
+    assert attributes(recorder.one("invoke_node plan")) == {
+        "tidegate.node.name": "plan",
+        "tidegate.node.attempt": 1,
+        "openinference.span.kind": "CHAIN",
+    }
 
 
 async def test_a_traced_node_can_be_called_by_hand(recorder: Recorder) -> None:
     assert await spans.traced("plan", plan)({}, {}) == {"done": {"plan": 1}}
-    assert attributes(recorder.one("invoke_node plan")) == {"tidegate.node.name": "plan", "tidegate.node.attempt": 1}
+    assert attributes(recorder.one("invoke_node plan")) == {
+        "tidegate.node.name": "plan",
+        "tidegate.node.attempt": 1,
+        "openinference.span.kind": "CHAIN",
+    }
 
 
 PROGRAM = """

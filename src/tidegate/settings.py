@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 MIB = 1024 * 1024
 DAY = 86400.0
 _SECRET_NAME = re.compile(r"(?:^|[_-])(?:key|token|secret|password|authorization)$|apikey", re.IGNORECASE)
+_OF_COMMANDS = frozenset({"LOG_FORMAT"})  # read before there are settings
 _USERINFO = re.compile(r"://[^/@\s]+@")
 
 
@@ -261,7 +262,7 @@ class Settings(BaseSettings):
 def _warn_of_unknown_variables() -> None:
     for variable in sorted(os.environ):
         name, _, rest = variable.upper().removeprefix("TIDEGATE_").partition("__")
-        if variable.upper().startswith("TIDEGATE_") and not name.startswith("TEST_"):
+        if variable.upper().startswith("TIDEGATE_") and not name.startswith("TEST_") and name not in _OF_COMMANDS:
             field = Settings.model_fields.get(name.lower())
             if field is None or (rest and field.default_factory is None):
                 _log.warning("%s is no setting and is ignored; `tidegate settings` lists them all", variable)

@@ -233,7 +233,11 @@ def node(name: str, *, attempt: int = 1, task_id: str | None = None, parent: str
 
     `parent`, a traceparent, is the span's parent where the current context did not inherit the execution's span.
     """
-    attributes: dict[str, AttributeValue] = {names.NODE_NAME: name, names.NODE_ATTEMPT: attempt}
+    attributes: dict[str, AttributeValue] = {
+        names.NODE_NAME: name,
+        names.NODE_ATTEMPT: attempt,
+        names.OPENINFERENCE_KIND: "CHAIN",
+    }
     if task_id is not None:
         attributes[names.TASK_ID] = task_id
     labels, within = {names.NODE_NAME: name}, {names.NODE_KEY: name}
@@ -254,7 +258,8 @@ def http_call(method: str, url: str, *, attempt: int) -> HttpCall:
 def chat(model: str, provider: str, *, attempt: int) -> Chat:
     """Open the span of one request to a chat model; `attempt` counts from 1."""
     labels = {names.GEN_AI_OPERATION: "chat", names.GEN_AI_PROVIDER: provider, names.GEN_AI_REQUEST_MODEL: model}
-    return Chat(f"{names.CHAT} {model}", {**labels, names.ATTEMPT: attempt}, labels=labels)
+    attributes = {**labels, names.ATTEMPT: attempt, names.OPENINFERENCE_KIND: "LLM"}
+    return Chat(f"{names.CHAT} {model}", attributes, labels=labels)
 
 
 def checkpoint_put(checkpoint_id: str, step: int, source: str, *, parent: str | None = None) -> CheckpointPut:
