@@ -96,6 +96,21 @@ async def test_while_the_first_circuit_is_open_the_second_model_is_asked_and_the
         assert opened.asked == (3, 2)
 
 
+async def test_on_a_graph_server_each_invocation_asks_anew_every_model_that_failed_before() -> None:
+    async with chain(first=500, second=500, attempts=1) as opened:
+        graph = opened.pipeline.graph
+
+        async def invoke() -> tuple[str, tuple[int, int]]:
+            state = await graph.ainvoke({"text": TEXT, "source": "a.txt"}, {"configurable": {"thread_id": "s"}})
+            return state["outcome"]["status"], opened.asked
+
+        assert await invoke() == ("degraded", (1, 1))
+        assert await invoke() == ("degraded", (2, 2))
+        opened.do(500, 200)
+        opened.clock.advance(31.0)
+        assert await invoke() == ("complete", (1, 1))
+
+
 async def test_a_summary_by_the_second_model_is_not_written_again_when_the_first_one_is_back() -> None:
     async with chain(first=503) as opened:
         await opened.run()
