@@ -18,8 +18,8 @@ import pytest
 from tests.servers.enrichment import EnrichmentServer
 from tests.worlds import World
 from tidegate.cli import main
-from tidegate.errors import CheckpointDamaged, RateLimited, Refused, StoreUnavailable, Transient
-from tidegate.graph.healing import FAILED_REST, Healed, SlowStart, Sweep
+from tidegate.errors import CheckpointDamaged, RateLimited, Refused, StoreError, StoreUnavailable, Transient
+from tidegate.graph.healing import FAILED_REST, POLL, Healed, SlowStart, Sweep
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.settings import Settings
 from tidegate.store.leases import Leases
@@ -305,8 +305,61 @@ async def test_an_error_that_is_not_ours_does_not_stop_a_sweep(worlds: Any) -> N
     assert isinstance(healed.error, ZeroDivisionError)
     record = await Registry(world.database).get("t")
     assert record is not None
-    assert (record.status, record.enrichment_at) == ("failed", None)
-    assert await sweep(world) == []  # what failed is for somebody to look at
+    assert (record.status, record.outcome) == ("failed", "degraded")
+    assert record.enrichment_at is not None
+    watching = Sweeping(world, watch=True)
+    await watching.until(lambda: len(watching.healed) == 2)
+    began = world.clock.monotonic()
+    world.places.fails.clear()  # what failed is for somebody to look at, and then it is healed
+    await watching.until(lambda: len(watching.healed) == 3)
+    assert watching.told == {"t": "complete"}
+    assert world.clock.monotonic() - began == pytest.approx(FAILED_REST, abs=POLL)
+    await watching.stop()
+
+
+async def test_a_mistake_before_anything_is_published_is_for_somebody_to_look_at(worlds: Any) -> None:
+    world = worlds()
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in(TEXT), when_open="wait")
+    world.places.down = False
+    world.places.fails["Ada"] = lambda service, problem: ZeroDivisionError("a mistake in an enricher")
+    world.clock.advance(31.0)
+    [healed] = await sweep(world)
+    assert isinstance(healed.error, ZeroDivisionError)
+    assert await sweep(world) == []
+
+
+@pytest.mark.parametrize("lost", [StoreUnavailable("failover"), StoreError("a.db", "is full", "make room")])
+@pytest.mark.parametrize("policy", ["degrade", "wait"])
+async def test_a_store_that_is_lost_in_the_middle_of_healing_delays_it(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch, policy: Any, lost: Exception
+) -> None:
+    world = worlds()
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in(TEXT), when_open=policy)
+    world.places.down = False
+    world.clock.advance(31.0)
+    put, puts = world.saver.aput, 0
+
+    async def aput(*arguments: Any) -> Any:
+        nonlocal puts
+        puts += 1
+        if puts == 3:
+            raise lost
+        return await put(*arguments)
+
+    monkeypatch.setattr(world.saver, "aput", aput)
+    watching = Sweeping(world, watch=True)
+    began = world.clock.monotonic()
+    await watching.until(lambda: len(watching.healed) == 1 and not watching._sweep._running)
+    record = await Registry(world.database).get("t")
+    assert record is not None
+    assert (record.status, record.enrichment_at is None) == ("failed", False)
+    await watching.until(lambda: len(watching.healed) == 2)
+    assert [outcome(each) for each in watching.healed] == [type(lost).__name__, "complete"]
+    rest = POLL if isinstance(lost, StoreUnavailable) else FAILED_REST
+    assert world.clock.monotonic() - began == pytest.approx(rest, abs=POLL / 2)
+    await watching.stop()
 
 
 async def test_a_sweep_that_was_cancelled_in_the_middle_leaves_its_threads_to_the_next(worlds: Any) -> None:
