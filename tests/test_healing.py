@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -406,7 +407,7 @@ async def waiting_threads(world: World, count: int, text: str = "we met Bob.") -
     blobs = [(key, value) for key, value in saver.blobs.items() if key[0] == "t0"]
     copies = [replace(record, thread_id=f"t{number}") for number in range(1, count)]
     for thread_id in (copy.thread_id for copy in copies):
-        saver.storage[thread_id] = saver.storage["t0"]
+        saver.storage[thread_id] = deepcopy(saver.storage["t0"])
         saver.writes.update({(thread_id, *key[1:]): value for key, value in writes})
         saver.blobs.update({(thread_id, *key[1:]): value for key, value in blobs})
     await asyncio.gather(*map(registry.put, copies))
@@ -433,6 +434,26 @@ async def test_a_thousand_waiting_threads_do_not_rush_a_service_that_came_back(w
     world = worlds(concurrency=8)
     await waiting_threads(world, 1000)
     await first_second(world, [1, 2, 8, 8, 8, 8, 8, 8, 8, 8])
+
+
+async def test_a_sweep_reads_no_more_for_each_thread_the_more_there_are(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+    lacking = Registry.lacking
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal read
+        rows = await lacking(*arguments, **options)
+        read += len(rows)
+        return rows
+
+    monkeypatch.setattr(Registry, "lacking", counted)
+    world = worlds(concurrency=8)
+    await waiting_threads(world, 200)
+    world.clock.advance(31.0)
+    assert {outcome(each) for each in await sweep(world)} == {"complete"}
+    assert read <= 3 * 200
 
 
 async def test_threads_of_several_entities_begin_one_at_a_time_too(worlds: Any) -> None:
