@@ -37,7 +37,7 @@ from tidegate.errors import (
     TidegateError,
 )
 from tidegate.graph import compatibility
-from tidegate.graph.lacks import asked_from, lacked, models_wanted, paused_until
+from tidegate.graph.lacks import asked_from, lacked, models_wanted, pause_left
 from tidegate.graph.progress import task_event, token_event
 from tidegate.graph.result import Event, HistoryEntry, Result, Status
 from tidegate.graph.services import Services
@@ -281,8 +281,8 @@ class Executions:
             if what == "summary":
                 circuit = self._services.summary_circuit(models_wanted(result, values))
             report = await circuit.report()
-            pause = paused_until(what, result, values) - self._services.clock.now()
-            times.append(max(0.0 if report.admits else report.retry_in, pause, 0.0))
+            pause = pause_left(what, result, values, self._services.clock.now())
+            times.append(max(0.0 if report.admits else report.retry_in, pause))
         return min(times, default=None)
 
     def _summed_up(self, record: ThreadRecord, result: Result, values: State) -> ThreadRecord:

@@ -12,7 +12,7 @@ from tidegate.errors import CircuitOpen, RateLimited, ServiceError
 from tidegate.nodes.gate import Circuit, Execution, Limits
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.state import EXECUTION, ModelFailure
-from tidegate.store.clock import Clock, timestamp
+from tidegate.store.clock import Clock, time_left, timestamp
 
 _EARLIER: Final = "earlier"
 """The ID of any execution on a graph server but the current one, which has none."""
@@ -76,7 +76,7 @@ async def choose(
             if failure is None or failure.retryable:
                 shut[name] = report
             continue
-        pause = 0.0 if failure is None or failure.retry_at is None else failure.retry_at - clock.now()
+        pause = 0.0 if failure is None else time_left(failure.retry_at, failure.paused_at, clock.now())
         if failure is None or (pause <= 0.0 and not _given_up(failure, execution, limits)):
             reasons[name] += "" if report.state == "closed" else ": one probe"
             return Choice(reason=_told(candidates, reasons), failures=known, asked=name)
@@ -125,6 +125,7 @@ def failure_after(
         execution=str(config.get("configurable", {}).get(EXECUTION, "")),
         inputs=inputs,
         retry_at=None if error.retry_after is None else clock.now() + error.retry_after,
+        paused_at=None if error.retry_after is None else clock.now(),
     )
 
 

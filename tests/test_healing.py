@@ -267,6 +267,36 @@ async def test_a_pause_that_the_service_asked_for_is_kept(worlds: Any) -> None:
     await watching.stop()
 
 
+@pytest.mark.parametrize("step", [100.0, 600.0, 86400.0])
+@pytest.mark.parametrize("lacks", ["enrichment", "summary"])
+async def test_a_clock_that_is_set_back_makes_a_pause_twice_as_long_at_most(
+    worlds: Any, lacks: str, step: float
+) -> None:
+    world = worlds(budget=10.0, with_model=lacks == "summary")
+    if lacks == "enrichment":
+        world.places.fails["Bob"] = lambda service, problem: RateLimited(service, problem, retry_after=600.0)
+    world.writer.asks_for_a_pause = 600.0
+    await world.executions().advance("t", await world.take_in("we met Bob."))
+    world.places.fails.clear()
+    world.writer.asks_for_a_pause = None
+    world.clock.set_back(step)
+    began = world.clock.monotonic()
+    watching = Sweeping(world, watch=True)
+    await watching.until(lambda: "complete" in watching.told.values() or world.clock.monotonic() - began > 1300.0)
+    assert world.clock.monotonic() - began <= 1200.0 + POLL
+    assert watching.told == {"t": "complete"}
+    await watching.stop()
+
+
+async def test_a_clock_that_is_set_back_does_not_keep_a_thread_from_being_healed(worlds: Any) -> None:
+    world = worlds()
+    await degraded(world, "t")
+    world.clock.set_back(86400.0)
+    await degraded(world, "later", text="we met Bob.")  # whose time is told before that of the other
+    world.clock.advance(61.0)
+    assert {each.thread_id: outcome(each) for each in await sweep(world)} == {"t": "complete", "later": "complete"}
+
+
 async def test_a_thread_that_another_process_runs_is_passed_over(worlds: Any) -> None:
     world = worlds()
     await degraded(world, "busy", "free")
