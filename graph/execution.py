@@ -30,12 +30,14 @@ from tidegate.errors import (
     ServiceError,
     SettingsError,
     StateInvalid,
+    StoreError,
+    StoreUnavailable,
     ThreadError,
     ThreadNotFound,
     TidegateError,
 )
 from tidegate.graph import compatibility
-from tidegate.graph.lacks import asked_from, lacked, models_wanted, paused_until
+from tidegate.graph.lacks import asked_from, lacked, models_wanted, pause_left
 from tidegate.graph.progress import task_event, token_event
 from tidegate.graph.result import Event, HistoryEntry, Result, Status
 from tidegate.graph.services import Services
@@ -141,9 +143,11 @@ class Executions:
         except Exception as error:
             pause = _pause_after(error)
             next_at = None if pause is None else self._services.clock.now() + pause
-            # Raises LeaseLost in its place if that is why: what becomes of the thread is the other process's to record.
             failed = replace(record, status="failed", error=_told(error), next_at=next_at)
-            await self._registry.put(replace(failed, extraction_at=None, enrichment_at=None, summary_at=None), lease)
+            if not _is_for_a_sweep(error, record):
+                failed = replace(failed, extraction_at=None, enrichment_at=None, summary_at=None)
+            # Raises LeaseLost in its place if that is why: what becomes of the thread is the other process's to record.
+            await self._registry.put(failed, lease)
             raise
         await self._registry.put(self._summed_up(record, result, values), lease)
         return result
@@ -277,8 +281,8 @@ class Executions:
             if what == "summary":
                 circuit = self._services.summary_circuit(models_wanted(result, values))
             report = await circuit.report()
-            pause = paused_until(what, result, values) - self._services.clock.now()
-            times.append(max(0.0 if report.admits else report.retry_in, pause, 0.0))
+            pause = pause_left(what, result, values, self._services.clock.now())
+            times.append(max(0.0 if report.admits else report.retry_in, pause))
         return min(times, default=None)
 
     def _summed_up(self, record: ThreadRecord, result: Result, values: State) -> ThreadRecord:
@@ -346,6 +350,16 @@ def _pause_after(error: Exception) -> float | None:
     if isinstance(error, CircuitOpen):
         return error.retry_in
     return error.retry_after if isinstance(error, ServiceError) else None
+
+
+def _is_for_a_sweep(error: Exception, record: ThreadRecord) -> bool:
+    """Say whether a sweep is to try again, and not just whoever resumes the thread.
+
+    What was published is healed whatever went wrong in between, unless policy `fail` says that it went wrong.
+    """
+    if isinstance(error, ServiceError):
+        return False
+    return record.revision > 0 or isinstance(error, (StoreError, StoreUnavailable))
 
 
 def _told(error: Exception) -> str:

@@ -24,7 +24,7 @@ POLL = 5.0
 """Seconds after which a watching sweep looks what other processes left or finished, if nothing wakes it before."""
 
 REST = 1.0
-"""Seconds for which it leaves a thread alone that it brought forward, so that none can keep it busy."""
+"""Seconds for which it leaves a thread alone at least that it visited, so that none can keep it busy."""
 
 FAILED_REST = 3600.0
 """Seconds for which it leaves a thread alone that raised an error."""
@@ -165,7 +165,7 @@ class Sweep:
     async def _bring(self, record: ThreadRecord, asking: list[Service], emit: Callable[[Healed], None]) -> None:
         """Resume one thread, under the policy it had; one that was published stays so, whatever the policy is now."""
         events: list[Event] = []
-        rest = REST
+        rest: float | None = REST
         healed: Healed | None = None
         try:
             result = await self._executions.advance(
@@ -174,20 +174,23 @@ class Sweep:
                 when_open="degrade" if record.outcome == "degraded" else record.when_open,
                 emit=events.append,
             )
+            # Its circuit may be open though another model's, which cannot help this thread, is closed.
+            rest = max(REST, result.retry_in or 0.0) if lacked(result) else None
             if any(event.kind == "started" for event in events):  # else another process has brought it forward
                 healed = Healed(thread_id=record.thread_id, result=result)
                 await self._learn(result, asking)
         except (ThreadBusy, LeaseLost):
             rest = POLL
         except ThreadNotFound:
-            pass  # it was deleted
+            rest = None  # it was deleted
         except Exception as error:  # noqa: BLE001 - whatever ails one thread, all others go on
             rest = POLL if isinstance(error, StoreUnavailable) else FAILED_REST
             healed = Healed(thread_id=record.thread_id, error=error)
         finally:
             for service in asking:
                 self._starts[service].running -= 1
-        self._resting[record.thread_id] = self._clock.monotonic() + rest if self._watch else math.inf
+        if rest is not None:  # else it is in no list any more
+            self._resting[record.thread_id] = self._clock.monotonic() + rest if self._watch else math.inf
         if healed is not None:
             metrics.backfills.add(1, {names.OUTCOME: healed.result.status if healed.result else "failed"})
             emit(healed)

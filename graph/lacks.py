@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tidegate.graph.result import Result
 from tidegate.state import ModelFailure, Route, State, summary_failures_of
+from tidegate.store.clock import time_left
 from tidegate.store.registry import Service
 
 _FIRST_PAUSE = 60.0
@@ -37,7 +38,7 @@ def asked_from(result: Result, values: State, now: float) -> dict[Service, float
 def _asked_from(service: Service, result: Result, values: State, now: float) -> float:
     if result.status == "waiting":
         return now
-    paused = paused_until(service, result, values)
+    pause = pause_left(service, result, values, now)
     if service == "enrichment":
         lacking = [result.enrichments[item.id] for item in result.missing if item.what == service and item.retryable]
         deferred = any(record.status == "deferred" for record in lacking)
@@ -46,14 +47,16 @@ def _asked_from(service: Service, result: Result, values: State, now: float) -> 
         failures = _failures(service, values)
         deferred = all(each.deferred for each in failures)  # else the circuit of one that failed for good lets calls in
         visits = min(each.visits for each in failures if each.retryable)
-    return max(now, paused) if deferred or paused > now else now + _FIRST_PAUSE * _GROWTH ** max(visits - 1, 0)
+    return now + pause if deferred or pause > 0.0 else now + _FIRST_PAUSE * _GROWTH ** max(visits - 1, 0)
 
 
-def paused_until(service: Service, result: Result, values: State) -> float:
-    """Return when the pause is over that a service asked for, in seconds since 1970; 0.0 if it asked for none."""
+def pause_left(service: Service, result: Result, values: State, now: float) -> float:
+    """Return the seconds until the pause is over that a service asked for."""
     if service == "enrichment":
-        return max((record.retry_at or 0.0 for record in result.enrichments.values()), default=0.0)
-    return min((each.retry_at or 0.0 for each in _failures(service, values) if each.retryable), default=0.0)
+        records = result.enrichments.values()
+        return max((time_left(record.retry_at, record.paused_at, now) for record in records), default=0.0)
+    failures = [each for each in _failures(service, values) if each.retryable]
+    return min((time_left(each.retry_at, each.paused_at, now) for each in failures), default=0.0)
 
 
 def _failures(service: Service, values: State) -> list[ModelFailure]:

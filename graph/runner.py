@@ -183,7 +183,8 @@ class Pipeline:
         Degraded threads ask for what they lack and can have, waiting ones go on, where the circuit admits a call: with
         one that is half-open, one thread is the probe. After it closed, threads are resumed one at a time at first,
         and twice as many after each success, up to the service's `concurrency`. Threads that another process runs are
-        passed over. One that raises an error is yielded with it, and the others go on.
+        passed over. One that raises an error is yielded with it, and the others go on; it is left to the next sweep, or
+        with `watch` to the next hour, if it was published before or the store was lost, and else to `resume`.
 
         With `watch` it does so from now on: it sleeps until a circuit may admit a call or a pause is over. Leaving the
         loop early cancels the executions, which can be resumed.

@@ -87,6 +87,7 @@ def enrich_step(
                 error=error.why,
                 retryable=error.retryable,
                 retry_at=None if error.retry_after is None else clock.now() + error.retry_after,
+                paused_at=None if error.retry_after is None else clock.now(),
                 since=(earlier and earlier.since) or timestamp(clock),
             )
         return Enrichment(

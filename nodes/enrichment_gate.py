@@ -12,7 +12,7 @@ from tidegate.errors import CircuitOpen, Permanent, RateLimited, Transient
 from tidegate.nodes.gate import Circuit, Execution, Gate, Limits
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.state import Enrichment, State, enrichments_of, entities_of
-from tidegate.store.clock import Clock, timestamp
+from tidegate.store.clock import Clock, time_left, timestamp
 
 
 class Coverage(Protocol):
@@ -76,7 +76,8 @@ def enrichment_gate(
         if not waiting:
             return decide("gate_summary", "nothing left to ask")
         report = await circuit.report()
-        pause = max((record.retry_at or 0.0 for record in records.values()), default=0.0) - clock.now()
+        now = clock.now()
+        pause = max((time_left(record.retry_at, record.paused_at, now) for record in records.values()), default=0.0)
         if pause <= 0.0 and report.admits and execution.rounds < limits.max_rounds:
             changed |= {key: records[key].model_copy(update={"status": "deferred"}) for key in again}
             probe = report.state != "closed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from langchain_core.runnables import RunnableConfig
 
@@ -11,7 +12,10 @@ from tidegate.errors import CircuitOpen, RateLimited, ServiceError
 from tidegate.nodes.gate import Circuit, Execution, Limits
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.state import EXECUTION, ModelFailure
-from tidegate.store.clock import Clock, timestamp
+from tidegate.store.clock import Clock, time_left, timestamp
+
+_EARLIER: Final = "earlier"
+"""The ID of any execution on a graph server but the current one, which has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ async def choose(
 
     One that failed is asked again in a later execution, if what it failed with may pass, `max_visits` times in all, and
     not before a pause is over that it asked for. A call that an open circuit cut short is no failure of its own.
+    Executions on a graph server have no ID: there, what failed before the gate's first decision is of an earlier one.
 
     Raises:
         CircuitOpen: none can be asked, a circuit is open, and the policy is `fail`.
@@ -58,6 +63,8 @@ async def choose(
         for candidate in candidates
         if (failure := failures.get(candidate.circuit.name)) is not None and failure.inputs == candidate.inputs
     }
+    if not execution.id and execution.first:
+        known = {name: failure.model_copy(update={"execution": _EARLIER}) for name, failure in known.items()}
     reasons: dict[str, str] = {}
     shut: dict[str, CircuitReport] = {}
     pauses: list[float] = []
@@ -69,7 +76,7 @@ async def choose(
             if failure is None or failure.retryable:
                 shut[name] = report
             continue
-        pause = 0.0 if failure is None or failure.retry_at is None else failure.retry_at - clock.now()
+        pause = 0.0 if failure is None else time_left(failure.retry_at, failure.paused_at, clock.now())
         if failure is None or (pause <= 0.0 and not _given_up(failure, execution, limits)):
             reasons[name] += "" if report.state == "closed" else ": one probe"
             return Choice(reason=_told(candidates, reasons), failures=known, asked=name)
@@ -118,6 +125,7 @@ def failure_after(
         execution=str(config.get("configurable", {}).get(EXECUTION, "")),
         inputs=inputs,
         retry_at=None if error.retry_after is None else clock.now() + error.retry_after,
+        paused_at=None if error.retry_after is None else clock.now(),
     )
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tidegate.store.clock import Clock, SystemClock
+from tidegate.store.clock import Clock, SystemClock, time_left
 from tidegate.testing import ManualClock
 
 
@@ -76,6 +76,17 @@ async def test_a_cancelled_sleeper_is_forgotten() -> None:
         await asyncio.sleep(0)
     assert clock.monotonic() == 1.0
     assert clock.sleeping == 0
+
+
+@pytest.mark.parametrize(
+    ("now", "left"), [(100, 10), (109, 1), (110, 0), (200, 0), (95, 15), (91, 19), (90, 0), (-9e9, 0)]
+)
+def test_a_clock_that_was_set_back_adds_no_more_than_there_was_to_wait(now: float, left: float) -> None:
+    assert time_left(110.0, 100.0, now) == left
+
+
+def test_what_was_stored_without_the_moment_at_which_it_was_set_is_kept() -> None:
+    assert (time_left(110.0, None, 10.0), time_left(110.0, None, 111.0), time_left(None, None, 10.0)) == (100, 0, 0)
 
 
 async def test_no_time_passes_while_the_wall_clock_is_set_back() -> None:

@@ -248,6 +248,21 @@ async def test_a_sweep_brings_on_a_thread_that_waits_for_the_model(weather: Weat
         assert is_whole(tidegate, healed.result)
 
 
+async def test_on_a_graph_server_each_invocation_asks_the_model_anew(weather: Weather, clock: ManualClock) -> None:
+    weather.fails("garbage")
+    async with opened(weather, clock, attempts=1) as tidegate:
+        graph = tidegate.pipeline.graph
+
+        async def invoke() -> tuple[str, int]:
+            state = await graph.ainvoke({"text": TEXT, "source": "a.txt"}, {"configurable": {"thread_id": "s"}})
+            return state["outcome"]["status"], len(weather.names)
+
+        assert await invoke() == ("degraded", 1)
+        assert await invoke() == ("degraded", 2)
+        weather.is_well()
+        assert await invoke() == ("complete", len(PLACES))
+
+
 async def test_a_model_that_answers_garbage_is_visited_five_times_in_all(weather: Weather, clock: ManualClock) -> None:
     weather.fails("garbage")
     async with opened(weather, clock, attempts=1, failure_threshold=100) as tidegate:

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +19,8 @@ import pytest
 from tests.servers.enrichment import EnrichmentServer
 from tests.worlds import World
 from tidegate.cli import main
-from tidegate.errors import CheckpointDamaged, RateLimited, Refused, StoreUnavailable, Transient
-from tidegate.graph.healing import FAILED_REST, Healed, SlowStart, Sweep
+from tidegate.errors import CheckpointDamaged, RateLimited, Refused, StoreError, StoreUnavailable, Transient
+from tidegate.graph.healing import FAILED_REST, POLL, Healed, SlowStart, Sweep
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.settings import Settings
 from tidegate.store.leases import Leases
@@ -266,6 +267,36 @@ async def test_a_pause_that_the_service_asked_for_is_kept(worlds: Any) -> None:
     await watching.stop()
 
 
+@pytest.mark.parametrize("step", [100.0, 600.0, 86400.0])
+@pytest.mark.parametrize("lacks", ["enrichment", "summary"])
+async def test_a_clock_that_is_set_back_makes_a_pause_twice_as_long_at_most(
+    worlds: Any, lacks: str, step: float
+) -> None:
+    world = worlds(budget=10.0, with_model=lacks == "summary")
+    if lacks == "enrichment":
+        world.places.fails["Bob"] = lambda service, problem: RateLimited(service, problem, retry_after=600.0)
+    world.writer.asks_for_a_pause = 600.0
+    await world.executions().advance("t", await world.take_in("we met Bob."))
+    world.places.fails.clear()
+    world.writer.asks_for_a_pause = None
+    world.clock.set_back(step)
+    began = world.clock.monotonic()
+    watching = Sweeping(world, watch=True)
+    await watching.until(lambda: "complete" in watching.told.values() or world.clock.monotonic() - began > 1300.0)
+    assert world.clock.monotonic() - began <= 1200.0 + POLL
+    assert watching.told == {"t": "complete"}
+    await watching.stop()
+
+
+async def test_a_clock_that_is_set_back_does_not_keep_a_thread_from_being_healed(worlds: Any) -> None:
+    world = worlds()
+    await degraded(world, "t")
+    world.clock.set_back(86400.0)
+    await degraded(world, "later", text="we met Bob.")  # whose time is told before that of the other
+    world.clock.advance(61.0)
+    assert {each.thread_id: outcome(each) for each in await sweep(world)} == {"t": "complete", "later": "complete"}
+
+
 async def test_a_thread_that_another_process_runs_is_passed_over(worlds: Any) -> None:
     world = worlds()
     await degraded(world, "busy", "free")
@@ -305,8 +336,61 @@ async def test_an_error_that_is_not_ours_does_not_stop_a_sweep(worlds: Any) -> N
     assert isinstance(healed.error, ZeroDivisionError)
     record = await Registry(world.database).get("t")
     assert record is not None
-    assert (record.status, record.enrichment_at) == ("failed", None)
-    assert await sweep(world) == []  # what failed is for somebody to look at
+    assert (record.status, record.outcome) == ("failed", "degraded")
+    assert record.enrichment_at is not None
+    watching = Sweeping(world, watch=True)
+    await watching.until(lambda: len(watching.healed) == 2)
+    began = world.clock.monotonic()
+    world.places.fails.clear()  # what failed is for somebody to look at, and then it is healed
+    await watching.until(lambda: len(watching.healed) == 3)
+    assert watching.told == {"t": "complete"}
+    assert world.clock.monotonic() - began == pytest.approx(FAILED_REST, abs=POLL)
+    await watching.stop()
+
+
+async def test_a_mistake_before_anything_is_published_is_for_somebody_to_look_at(worlds: Any) -> None:
+    world = worlds()
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in(TEXT), when_open="wait")
+    world.places.down = False
+    world.places.fails["Ada"] = lambda service, problem: ZeroDivisionError("a mistake in an enricher")
+    world.clock.advance(31.0)
+    [healed] = await sweep(world)
+    assert isinstance(healed.error, ZeroDivisionError)
+    assert await sweep(world) == []
+
+
+@pytest.mark.parametrize("lost", [StoreUnavailable("failover"), StoreError("a.db", "is full", "make room")])
+@pytest.mark.parametrize("policy", ["degrade", "wait"])
+async def test_a_store_that_is_lost_in_the_middle_of_healing_delays_it(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch, policy: Any, lost: Exception
+) -> None:
+    world = worlds()
+    world.places.down = True
+    await world.executions().advance("t", await world.take_in(TEXT), when_open=policy)
+    world.places.down = False
+    world.clock.advance(31.0)
+    put, puts = world.saver.aput, 0
+
+    async def aput(*arguments: Any) -> Any:
+        nonlocal puts
+        puts += 1
+        if puts == 3:
+            raise lost
+        return await put(*arguments)
+
+    monkeypatch.setattr(world.saver, "aput", aput)
+    watching = Sweeping(world, watch=True)
+    began = world.clock.monotonic()
+    await watching.until(lambda: len(watching.healed) == 1 and not watching._sweep._running)
+    record = await Registry(world.database).get("t")
+    assert record is not None
+    assert (record.status, record.enrichment_at is None) == ("failed", False)
+    await watching.until(lambda: len(watching.healed) == 2)
+    assert [outcome(each) for each in watching.healed] == [type(lost).__name__, "complete"]
+    rest = POLL if isinstance(lost, StoreUnavailable) else FAILED_REST
+    assert world.clock.monotonic() - began == pytest.approx(rest, abs=POLL / 2)
+    await watching.stop()
 
 
 async def test_a_sweep_that_was_cancelled_in_the_middle_leaves_its_threads_to_the_next(worlds: Any) -> None:
@@ -353,7 +437,7 @@ async def waiting_threads(world: World, count: int, text: str = "we met Bob.") -
     blobs = [(key, value) for key, value in saver.blobs.items() if key[0] == "t0"]
     copies = [replace(record, thread_id=f"t{number}") for number in range(1, count)]
     for thread_id in (copy.thread_id for copy in copies):
-        saver.storage[thread_id] = saver.storage["t0"]
+        saver.storage[thread_id] = deepcopy(saver.storage["t0"])
         saver.writes.update({(thread_id, *key[1:]): value for key, value in writes})
         saver.blobs.update({(thread_id, *key[1:]): value for key, value in blobs})
     await asyncio.gather(*map(registry.put, copies))
@@ -380,6 +464,26 @@ async def test_a_thousand_waiting_threads_do_not_rush_a_service_that_came_back(w
     world = worlds(concurrency=8)
     await waiting_threads(world, 1000)
     await first_second(world, [1, 2, 8, 8, 8, 8, 8, 8, 8, 8])
+
+
+async def test_a_sweep_reads_no_more_for_each_thread_the_more_there_are(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+    lacking = Registry.lacking
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal read
+        rows = await lacking(*arguments, **options)
+        read += len(rows)
+        return rows
+
+    monkeypatch.setattr(Registry, "lacking", counted)
+    world = worlds(concurrency=8)
+    await waiting_threads(world, 200)
+    world.clock.advance(31.0)
+    assert {outcome(each) for each in await sweep(world)} == {"complete"}
+    assert read <= 3 * 200
 
 
 async def test_threads_of_several_entities_begin_one_at_a_time_too(worlds: Any) -> None:

@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tidegate.errors import (
+    BudgetExceeded,
     CircuitOpen,
     LeaseLost,
     NotFound,
     OutcomeUnknown,
     Permanent,
+    RateLimited,
     Refused,
     ServiceError,
     Transient,
 )
-from tidegate.resilience.guard import Answer, Keep
+from tidegate.resilience.guard import Answer, Guard, Keep
 from tidegate.resilience.journal import Call, Journal
 from tidegate.state import JSON
 from tidegate.store.codec import Codec
@@ -195,20 +197,81 @@ async def test_callers_of_one_call_share_it(journal: Journal, service: Service) 
     assert sorted(answer.attempts for answer in answers) == [0] * 49 + [1]
 
 
-async def test_when_the_first_caller_fails_or_is_cancelled_the_next_one_calls(
-    journal: Journal, service: Service
+class Gone(Exception):
+    """A mistake in the code that asks."""
+
+
+@pytest.mark.parametrize("failure", [None, Gone("a bug"), LeaseLost("t", "was taken over")])
+async def test_when_the_first_caller_is_cancelled_or_stopped_the_next_one_calls(
+    journal: Journal, service: Service, failure: Exception | None
 ) -> None:
     service.gate = asyncio.Event()
-    first, second, third = [asyncio.create_task(journal.call(CALL, service)) for _ in range(3)]
+    first, *others = [asyncio.create_task(journal.call(CALL, service)) for _ in range(3)]
     await service.came.wait()
-    first.cancel()
-    service.fail(Transient)
+    service.failure = failure
+    if failure is None:
+        first.cancel()
+    service.came.clear()
     service.gate.set()
-    with pytest.raises(Transient):
-        await second
+    with pytest.raises(type(failure) if failure else asyncio.CancelledError):
+        await first
     service.failure = None
-    assert (await third).attempts in (0, 1)
+    assert {(await each).value["asked"] for each in others} == {2}
     assert len(set(service.keys)) == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Transient("api", "HTTP 503", attempts=4),
+        RateLimited("api", "HTTP 429", retry_after=30.0, attempts=4),
+        BudgetExceeded("api", "no success", retry_after=100.0, attempts=1),
+        Permanent("api", "HTTP 400", attempts=1),
+        Refused("api", "HTTP 401", attempts=1),
+        CircuitOpen("api", retry_in=20.0, reason="transient", attempts=2),
+    ],
+)
+async def test_callers_of_one_call_share_its_failure_and_whoever_comes_later_calls(
+    journal: Journal, service: Service, failure: ServiceError
+) -> None:
+    failure.__cause__ = Transient("api", "HTTP 500")
+    service.failure, service.gate = failure, asyncio.Event()
+    calls = [asyncio.create_task(journal.call(CALL, service)) for _ in range(10)]
+    await service.came.wait()
+    service.gate.set()
+    first, *others = await asyncio.gather(*calls, return_exceptions=True)
+    assert first is failure
+    assert len({id(each) for each in others} - {id(failure)}) == 9
+    for each in others:
+        assert isinstance(each, ServiceError)
+        assert type(each) is type(failure)
+        assert (str(each), each.why, each.retry_after) == (str(failure), failure.why, failure.retry_after)
+        assert vars(each) == {**vars(failure), "attempts": 0}
+    assert len(service.keys) == 1
+    service.failure = None
+    assert (await journal.call(CALL, service)).value == {"asked": 2}
+
+
+async def test_nobody_waits_longer_than_its_own_budget_for_what_others_ask_too(
+    database: Database, leases: Leases
+) -> None:
+    clock = ManualClock(auto=True)
+    journal = Journal(database, leases, clock=clock)
+    guard = Guard.for_service("api", budget=120.0, clock=clock)
+    waits: list[float] = []
+
+    async def fail(attempt: int) -> JSON:
+        raise RateLimited("api", "HTTP 429", retry_after=100.0)
+
+    async def one() -> None:
+        began = clock.monotonic()
+        with pytest.raises(BudgetExceeded):
+            await journal.call(CALL, lambda key, keep: guard.call(fail, keep=keep))
+        waits.append(clock.monotonic() - began)
+
+    await asyncio.gather(*(one() for _ in range(10)))
+    assert len(waits) == 10
+    assert max(waits) <= 120.0
 
 
 def test_callers_on_other_event_loops_do_not_wait_and_use_the_same_key(tmp_path: Path, service: Service) -> None:

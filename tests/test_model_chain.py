@@ -12,10 +12,11 @@ import pytest
 from tests.worlds import NamesByCapital
 from tidegate import Pipeline, Settings
 from tidegate.errors import CircuitOpen, RateLimited, SettingsError
+from tidegate.graph.execution import Executions
 from tidegate.graph.result import Result
 from tidegate.graph.wiring import connect
 from tidegate.resilience.faults import Behaviour, FaultyChat, RetryAfter, Schedule
-from tidegate.settings import in_force
+from tidegate.settings import Policy, in_force
 from tidegate.testing import ManualClock
 
 TEXT = "it rained in Balan, and the ships waited for the whole day."
@@ -96,6 +97,21 @@ async def test_while_the_first_circuit_is_open_the_second_model_is_asked_and_the
         assert opened.asked == (3, 2)
 
 
+async def test_on_a_graph_server_each_invocation_asks_anew_every_model_that_failed_before() -> None:
+    async with chain(first=500, second=500, attempts=1) as opened:
+        graph = opened.pipeline.graph
+
+        async def invoke() -> tuple[str, tuple[int, int]]:
+            state = await graph.ainvoke({"text": TEXT, "source": "a.txt"}, {"configurable": {"thread_id": "s"}})
+            return state["outcome"]["status"], opened.asked
+
+        assert await invoke() == ("degraded", (1, 1))
+        assert await invoke() == ("degraded", (2, 2))
+        opened.do(500, 200)
+        opened.clock.advance(31.0)
+        assert await invoke() == ("complete", (1, 1))
+
+
 async def test_a_summary_by_the_second_model_is_not_written_again_when_the_first_one_is_back() -> None:
     async with chain(first=503) as opened:
         await opened.run()
@@ -104,6 +120,29 @@ async def test_a_summary_by_the_second_model_is_not_written_again_when_the_first
         assert [each async for each in opened.pipeline.backfill()] == []
         assert model_of(await opened.resume()) == "tidegate:small"
         assert opened.asked == (0, 0)
+
+
+@pytest.mark.parametrize("policy", ["degrade", "wait"])
+async def test_a_sweep_leaves_a_thread_alone_while_the_only_model_that_may_help_is_down(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, visits = Executions.advance, 0
+
+    async def counted(*arguments: Any, **options: Any) -> Result:
+        nonlocal visits
+        visits += 1
+        return await advance(*arguments, **options)
+
+    async with chain(first=400, second=503, reset_timeout=300.0) as opened:
+        result = await opened.run(when_open=policy)
+        assert result.status == ("waiting" if policy == "wait" else "degraded")
+        opened.do(200, 200)
+        monkeypatch.setattr(Executions, "advance", counted)
+        async for healed in opened.pipeline.backfill(watch=True):
+            assert healed.result is not None
+            if healed.result.status == "complete":
+                break
+        assert (visits, opened.asked) == (2, (0, 1))
 
 
 @pytest.mark.parametrize("failure", [400, 500, "garbage", RetryAfter(1000.0)])

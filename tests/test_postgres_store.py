@@ -81,6 +81,21 @@ async def test_the_registry_and_the_documents_are_kept(postgres_url: str) -> Non
     await database.close()
 
 
+async def test_a_server_whose_clock_is_set_back_tells_of_threads_that_may_be_asked_about_now(postgres_url: str) -> None:
+    clock = ManualClock(1000.0)
+    database = PostgresDatabase(read_url(postgres_url), SERVER_STORE, clock=clock)
+    registry = Registry(database)
+    record = ThreadRecord(thread_id="a", document_id="d", source="s", status="degraded", enrichment_at=1060.0)
+    await registry.put(record)
+    told = []
+    for step in (0.0, 59.0, 1.0):
+        clock.set_back(step)
+        told += [each.asks("enrichment") for each in await registry.lacking("enrichment", limit=10)]
+    assert told == [1060.0, 1060.0, 0.0]
+    assert await registry.lacking("summary", limit=10) == []
+    await database.close()
+
+
 @pytest.mark.parametrize("text", ["a\0b", "\ufdd0", "\ufdd00\0\ufdd01", "\0\0", "plain ü 🎈"])
 async def test_text_may_hold_what_postgresql_refuses(text: str, postgres_url: str) -> None:
     registry = Registry(database := PostgresDatabase(read_url(postgres_url), SERVER_STORE))

@@ -126,6 +126,11 @@ async def test_threads_that_were_stored_before_sweeps_are_found_by_them(tmp_path
         ("document_id >= 'a' AND document_id <= 'ag'", "threads_by_document"),
         ("source = 's'", "threads_by_source"),
         ("status = 'failed' ORDER BY updated_at DESC, thread_id LIMIT 100", "threads_by_status"),
+        (
+            "updated_at > (SELECT tidegate_now()) AND updated_at - (SELECT tidegate_now()) >= summary_at - updated_at "
+            "ORDER BY updated_at LIMIT 100",
+            "threads_by_update",
+        ),
     ],
 )
 async def test_threads_are_found_by_an_index(database: Database, clause: str, index: str) -> None:

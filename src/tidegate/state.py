@@ -122,7 +122,7 @@ class Enrichment(_Flowing):
 
     `enriched`: `data` is its answer. `not_found`: it knows no such thing, or does not cover this type (`attempts` 0).
     `failed`: the attempts came to nothing. `deferred`: no attempt, or no further one, was admitted, as the circuit was
-    open or the service had asked for a pause, which is over at `retry_at` (seconds since 1970).
+    open or the service had asked, at `paused_at`, for a pause, which is over at `retry_at` (seconds since 1970).
     `attempts` counts requests over the thread's life (none for an answer that another thread was given), `visits` the
     executions that tried and were not cut short by an open circuit, refused credentials or a pause that was asked for,
     which say nothing of this entity; `error` says what the last failure was, never quoting the answer; `since` is when
@@ -137,6 +137,7 @@ class Enrichment(_Flowing):
     error: str | None = None
     retryable: bool = False
     retry_at: float | None = None
+    paused_at: float | None = None
     since: str | None = None
 
 
@@ -192,7 +193,8 @@ class Summary(_Flowing):
 class ModelFailure(_Flowing):
     """Why a model did not do its work on these `inputs`, to be tried again if `retryable`.
 
-    `deferred` means that its circuit was open, so that the last request was not made.
+    `deferred` means that its circuit was open, so that the last request was not made. At `paused_at` it asked for a
+    pause, which is over at `retry_at` (seconds since 1970).
     """
 
     error: str
@@ -204,6 +206,7 @@ class ModelFailure(_Flowing):
     execution: str
     inputs: str
     retry_at: float | None = None
+    paused_at: float | None = None
 
 
 class Missing(_Flowing):

@@ -86,12 +86,21 @@ class _Replay:
     attempts: int
 
 
+class _Turns:
+    """The turns of those who ask the same at the same time, and how the last turn that failed did so."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.failures = 0
+        self.failure: ServiceError | None = None
+
+
 class Journal:
     """Calls by cache key: an intent before each, its answer after it.
 
     Of several callers of one cache key on one event loop, the first calls the service, and the others wait for it and
-    find its answer. Across loops and processes nobody waits: at worst both call, under the same idempotency key, and
-    the answer that is recorded first is kept.
+    find its answer, or share its failure: so none waits longer than one call may take. Across loops and processes
+    nobody waits: at worst both call, under the same idempotency key, and the answer that is recorded first is kept.
     """
 
     def __init__(
@@ -118,7 +127,7 @@ class Journal:
         self._ttl = ttl
         self._not_found_ttl = min(ttl, not_found_ttl)
         self._new_key = new_key
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, asyncio.Lock]]
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, _Turns]]
         self._turns = WeakKeyDictionary()
         self._clock = clock or SystemClock()
         self._prune_at = -math.inf
@@ -142,22 +151,35 @@ class Journal:
             OutcomeUnknown: an earlier request was not answered, and `reconcile` says to give up.
             LeaseLost: another process has taken the thread over; no call was made.
             ServiceError: what else `ask` raises. The intent stays, and its idempotency key with it, unless it is known
-                that nothing was done under it.
+                that nothing was done under it. Who waited for another caller gets a copy of its error, of no attempts.
         """
         if not self._enabled:
             return await ask(self._new_key(), _keep_nothing)
-        turns = self._turns.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-        async with turns.setdefault(call.cache_key, asyncio.Lock()):
+        of_loop = self._turns.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+        turns = of_loop.setdefault(call.cache_key, _Turns())
+        known = turns.failures
+        async with turns.lock:
+            if turns.failure is not None and turns.failures != known:  # it failed while this caller waited
+                raise _shared(turns.failure)
+            try:
+                return await self._answer(call, ask, usable, reconcile)
+            except NotFound:
+                raise  # an answer, which the others find
+            except ServiceError as error:
+                turns.failures, turns.failure = turns.failures + 1, _shared(error)  # without its traceback
+                raise
+
+    async def _answer(self, call: Call, ask: Ask, usable: Callable[[JSON], bool], reconcile: Reconcile) -> Answer[JSON]:
+        begun = await self._begin(call)
+        if isinstance(begun, _Replay) and begun.answer is not None and not usable(begun.answer):
+            await self._forget(call)
             begun = await self._begin(call)
-            if isinstance(begun, _Replay) and begun.answer is not None and not usable(begun.answer):
-                await self._forget(call)
-                begun = await self._begin(call)
-            if isinstance(begun, _Replay):
-                events.replayed(call.service, call.operation)
-                if begun.answer is None:
-                    raise NotFound(call.service, "answered so before", attempts=begun.attempts)
-                return Answer(begun.answer, begun.attempts)
-            return await self._ask(call, begun, ask, reconcile)
+        if isinstance(begun, _Replay):
+            events.replayed(call.service, call.operation)
+            if begun.answer is None:
+                raise NotFound(call.service, "answered so before", attempts=begun.attempts)
+            return Answer(begun.answer, begun.attempts)
+        return await self._ask(call, begun, ask, reconcile)
 
     async def _ask(self, call: Call, intent: _Intent, ask: Ask, reconcile: Reconcile) -> Answer[JSON]:
         kept = False
@@ -308,6 +330,14 @@ class Journal:
             give_back(connection)
 
         self._database.submit(delete)
+
+
+def _shared(error: ServiceError) -> ServiceError:
+    """Return a copy for a caller who made no request; each has its own, since raising one changes it."""
+    copy = type(error).__new__(type(error), *error.args)  # not by `__init__`, whose arguments differ by class
+    vars(copy).update(vars(error), attempts=0)
+    copy.__cause__ = error.__cause__  # which `why` tells of
+    return copy
 
 
 def _check(connection: Connection, lease: Lease | None) -> None:

@@ -40,6 +40,16 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+def time_left(until: float | None, since: float | None, now: float) -> float:
+    """Return the seconds until a time that was set at `since`; 0.0 if it is over, or there is none.
+
+    A clock that was set back adds as much as there was to wait at first, at most.
+    """
+    if until is None or (since is not None and abs(now - since) >= until - since):
+        return 0.0
+    return max(0.0, until - now)
+
+
 def timestamp(clock: Clock) -> str:
     """Return now as ISO 8601 in UTC, to the millisecond: `2026-03-01T09:30:00.000Z`."""
     moment = datetime.fromtimestamp(clock.now(), UTC)

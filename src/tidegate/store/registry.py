@@ -129,9 +129,22 @@ class Registry:
         return await self._database.read(select)
 
     async def lacking(self, service: Service, *, limit: int) -> list[ThreadRecord]:
-        """Return threads that lack what this service gives, those first for which it may be asked first."""
-        clause = f"WHERE {service}_at IS NOT NULL ORDER BY {service}_at, thread_id LIMIT ?"
-        return await self._select(clause, (limit,))
+        """Return threads that lack what this service gives, those first for which it may be asked first.
+
+        Where the clock was set back by as much as there was to wait, or more, that time is told as 0.0: now.
+        """
+        at = f"{service}_at"
+        # `updated_at` and now are of one clock, also where several machines write. The subqueries, run once, let
+        # PostgreSQL use the index.
+        set_back = "updated_at > (SELECT tidegate_now()) AND updated_at - (SELECT tidegate_now())"
+
+        def select(connection: Connection) -> list[ThreadRecord]:
+            due = _select(connection, f"WHERE {set_back} >= {at} - updated_at ORDER BY updated_at LIMIT ?", (limit,))
+            rest = _select(connection, f"WHERE {at} IS NOT NULL ORDER BY {at}, thread_id LIMIT ?", (limit,))
+            found = {each.thread_id: replace(each, **{at: 0.0}) for each in due}  # type: ignore[arg-type]  # a time
+            return [*found.values(), *(each for each in rest if each.thread_id not in found)][:limit]
+
+        return await self._database.read(select)
 
     async def of_document(self, name: str) -> list[ThreadRecord]:
         """Return the threads of the documents with this SHA-256 or its first 8 digits or more; else of this source."""
