@@ -258,7 +258,7 @@ def http_call(method: str, url: str, *, attempt: int) -> HttpCall:
 def chat(model: str, provider: str, *, attempt: int) -> Chat:
     """Open the span of one request to a chat model; `attempt` counts from 1."""
     labels = {names.GEN_AI_OPERATION: "chat", names.GEN_AI_PROVIDER: provider, names.GEN_AI_REQUEST_MODEL: model}
-    attributes = {**labels, names.ATTEMPT: attempt, names.OPENINFERENCE_KIND: "LLM"}
+    attributes: dict[str, AttributeValue] = {**labels, names.ATTEMPT: attempt, names.OPENINFERENCE_KIND: "LLM"}
     return Chat(f"{names.CHAT} {model}", attributes, labels=labels)
 
 
