@@ -74,8 +74,8 @@ async def test_the_readme_lists_each_metric_there_is_with_its_unit_and_kind(mete
             case api.ObservableGauge():
                 await Breaker("api", MemoryCircuits(ManualClock())).report()
             case _:
-                assert instrument is meter.instruments.unfinished_oldest
-                meter.instruments.unfinished_oldest.set(1)
+                gauge: Any = instrument
+                gauge.set(1)
     kept = Breaker("api", MemoryCircuits(ManualClock()))
     await kept.report()
     kinds = {"Histogram": "histogram", "Sum": "counter", "Gauge": "gauge"}
