@@ -95,6 +95,7 @@ class Sweep:
         self._starts = {service: SlowStart(limits[service]) for service in circuits}
         self._running: dict[asyncio.Task[None], str] = {}
         self._resting: dict[str, float] = {}
+        self._measured_at = -math.inf
 
     async def run(self, emit: Callable[[Healed], None]) -> None:
         """Resume each thread that can be brought forward now, once; when watching, all that can be, from now on.
@@ -124,6 +125,8 @@ class Sweep:
 
     async def _start(self, emit: Callable[[Healed], None]) -> float:
         """Start all that may start now; return in how many seconds there may be more."""
+        if self._watch:
+            await self._measure()
         pause = POLL
         admitting: list[Service] = []
         for service, circuit in self._circuits.items():
@@ -138,6 +141,13 @@ class Sweep:
         for service in admitting:
             pause = min(pause, await self._start_for(service, admitting, emit))
         return pause
+
+    async def _measure(self) -> None:
+        """Tell the meter, once a poll, of the thread that nobody brings forward."""
+        now = self._clock.monotonic()
+        if now - self._measured_at >= POLL:
+            self._measured_at = now
+            metrics.unfinished_oldest.set(await self._registry.silence())
 
     async def _start_for(self, service: Service, admitting: list[Service], emit: Callable[[Healed], None]) -> float:
         pause = POLL

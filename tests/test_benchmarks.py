@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from tests.benchmarks.checkpointers import middle
+from tests.benchmarks.collected import Collected, collected
 from tests.benchmarks.counters import Usage
 from tests.benchmarks.fan_out import Sample
 from tests.benchmarks.prose import prose
@@ -138,3 +141,30 @@ def test_the_benchmark_of_resilience_runs_all_its_code() -> None:
     assert done.returncode == 0, done.stderr
     for measure in ("permit and success", "guard over bare call", "probes admitted", "look-ups", "503, 0.5 s"):
         assert measure in done.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_telemetry_runs_all_its_code() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.telemetry", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = {row[0].split(" (")[0]: row for row in _rows(done.stdout) if len(row) == 7}
+    for contender in ("SDK, batch export", "everything: content and logs too", "OpenInference", "OpenLLMetry"):
+        spans, traces, orphans, leaked = (float(cell) for cell in rows[contender][3:])
+        assert spans > 20
+        assert (traces, orphans) == (1, 0)
+        assert (leaked == 0) == (contender == "SDK, batch export")
+
+
+def _rows(markdown: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if "|" in line]
+
+
+def test_what_a_collector_got_is_counted() -> None:
+    def span(name: str, trace: bytes, own: bytes, parent: bytes = b"") -> Span:
+        return Span(name=name, trace_id=trace, span_id=own, parent_span_id=parent)
+
+    found = [span("run", b"1", b"a"), span("node", b"1", b"b", b"a"), span("salt", b"2", b"c", b"a")]
+    traces = ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=found)])])
+    bodies = [("/v1/traces", traces.SerializeToString()), ("/v1/metrics", b"salt"), ("/v1/logs", b"nothing")]
+    assert collected(bodies, "salt") == Collected(spans=3, traces=2, orphans=1, leaked=2)

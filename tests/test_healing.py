@@ -24,7 +24,8 @@ from tidegate.graph.healing import FAILED_REST, POLL, Healed, SlowStart, Sweep
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.settings import Settings
 from tidegate.store.leases import Leases
-from tidegate.store.registry import Registry
+from tidegate.store.registry import Registry, ThreadRecord
+from tidegate.telemetry import metrics
 
 TEXT = "Ada and Bob met Xenia in Cairo, then Dover, then Essen; Ada stayed."
 PLACES = ["Ada", "Bob", "Cairo", "Dover", "Essen"]
@@ -163,6 +164,36 @@ async def test_an_idle_process_heals_its_thread_when_the_api_is_back(worlds: Any
     assert watching.told == {"t": "complete"}
     assert world.clock.monotonic() - began == pytest.approx(report.retry_in, abs=1.0)
     assert sorted(world.places.asked) == PLACES
+    await watching.stop()
+
+
+async def test_a_watching_sweep_tells_the_meter_once_a_poll_of_the_thread_that_is_left_lying(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(metrics.unfinished_oldest, "set", told.append)
+    world = worlds()
+    record = ThreadRecord(thread_id="t", document_id="d", source="s", status="waiting")
+    await Registry(world.database).put(record)
+    world.clock.advance(100.0)
+    assert await sweep(world) == []
+    assert told == []
+    watching = Sweeping(world, watch=True)
+    await watching.until(lambda: len(told) == 3)
+    assert told == [100.0, 100.0 + POLL, 100.0 + 2 * POLL]
+    await watching.stop()
+
+
+async def test_a_sweep_that_is_woken_between_two_polls_does_not_ask_the_registry_for_the_meter(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(metrics.unfinished_oldest, "set", told.append)
+    world = worlds(reset_timeout=2.0)
+    await degraded(world, "t")
+    watching = Sweeping(world, watch=True)
+    await watching.until(lambda: bool(watching.healed))
+    assert told == [0.0]
     await watching.stop()
 
 

@@ -61,7 +61,8 @@ def end_connection(connection: Connection) -> None:
 
 
 async def test_the_registry_and_the_documents_are_kept(postgres_url: str) -> None:
-    database = PostgresDatabase(read_url(postgres_url), SERVER_STORE, clock=ManualClock(1000.0))
+    clock = ManualClock(1000.0)
+    database = PostgresDatabase(read_url(postgres_url), SERVER_STORE, clock=clock)
     registry, documents = Registry(database), Documents(database)
     first = ThreadRecord(thread_id="a", document_id="d", source="what? 100 %", status="running", next_at=1.5)
     await registry.put(first)
@@ -74,6 +75,9 @@ async def test_the_registry_and_the_documents_are_kept(postgres_url: str) -> Non
     )
     assert await registry.threads(status="running") == []
     assert await registry.get("b") is None
+    assert await registry.silence() == 0.0
+    clock.advance(2.5)
+    assert await registry.silence() == 2.5
     data = bytes(range(256)) * 3
     assert await documents.get(await documents.put(data)) == data == await documents.get(await documents.put(data))
     with pytest.raises(StateInvalid, match=r"is not in postgresql://"):

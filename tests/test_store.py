@@ -82,6 +82,17 @@ async def test_threads_are_listed_by_their_last_update_and_by_status(database: D
     assert await registry.get("third") is None
 
 
+async def test_the_unfinished_thread_that_is_silent_the_longest_is_told(database: Database, clock: ManualClock) -> None:
+    registry = Registry(database)
+    assert await registry.silence() == 0.0
+    for status in ("complete", "failed", "running", "waiting", "degraded"):
+        await registry.put(ThreadRecord(thread_id=status, document_id="d", source="s", status=status))
+        clock.advance(10.0)
+    for gone, silence in (("complete", 40.0), ("failed", 30.0), ("running", 20.0), ("waiting", 0.0)):
+        await registry.delete(gone)
+        assert await registry.silence() == silence, gone
+
+
 def test_timestamps_are_utc_to_the_millisecond() -> None:
     assert timestamp(ManualClock(1_772_357_400.25)) == "2026-03-01T09:30:00.250Z"
 

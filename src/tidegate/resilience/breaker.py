@@ -20,6 +20,7 @@ from tidegate.resilience.circuits import (
 )
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.transactions import STORE_PAUSE, WARNING_PAUSE
+from tidegate.telemetry import metrics
 
 __all__ = ["Breaker", "CircuitChange", "CircuitReport", "Permit"]
 
@@ -132,6 +133,7 @@ class Breaker:
         self._seen_until = 0.0
         self._local_until: float | None = None
         self._warned_until = self._clock.monotonic()
+        self._state: CircuitState | None = None
 
     async def report(self) -> CircuitReport:
         """Return the circuit as it is now."""
@@ -194,8 +196,11 @@ class Breaker:
                 self._seen = report
                 if report.state != "closed":
                     self._seen_until = self._clock.monotonic() + report.retry_in
+                self._saw(report.state)
                 return self._store, report
-        return self._local, await self._read_local()
+        report = await self._read_local()
+        self._saw(report.state)
+        return self._local, report
 
     async def _read_local(self) -> CircuitReport:
         """Read the circuit of our own, which is held or open as the shared one was when it was last seen."""
@@ -267,7 +272,13 @@ class Breaker:
             window=self._window,
         )
 
+    def _saw(self, state: CircuitState) -> None:
+        if state != self._state:
+            self._state = state
+            metrics.circuit_seen(self, self.name, state)
+
     def _tell(self, from_: CircuitState, to: CircuitState, reason: str | None) -> None:
+        self._saw(to)
         change = CircuitChange(self.name, from_, to, reason)
         for listener in self.listeners:
             try:

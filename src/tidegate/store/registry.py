@@ -55,6 +55,7 @@ class ThreadRecord:
         }[service]
 
 
+_UNFINISHED: tuple[ThreadStatus, ...] = ("running", "waiting", "failed")
 _COLUMNS = ", ".join(field.name for field in fields(ThreadRecord))
 _UPDATES = ", ".join(f"{field.name} = excluded.{field.name}" for field in fields(ThreadRecord)[1:])
 
@@ -143,6 +144,17 @@ class Registry:
             rest = _select(connection, f"WHERE {at} IS NOT NULL ORDER BY {at}, thread_id LIMIT ?", (limit,))
             found = {each.thread_id: replace(each, **{at: 0.0}) for each in due}  # type: ignore[arg-type]  # a time
             return [*found.values(), *(each for each in rest if each.thread_id not in found)][:limit]
+
+        return await self._database.read(select)
+
+    async def silence(self) -> float:
+        """Return for how many seconds nothing was written of the unfinished thread of which that is longest; else 0."""
+        oldest = " UNION ALL ".join(["SELECT min(updated_at) AS at FROM threads WHERE status = ?"] * len(_UNFINISHED))
+
+        def select(connection: Connection) -> float:
+            sql = f"SELECT tidegate_now() - min(at) FROM ({oldest}) AS of_each"  # noqa: S608 - our own words
+            [silence] = connection.execute(sql, _UNFINISHED).fetchone()
+            return max(0.0, float(silence or 0.0))  # a clock may be set back
 
         return await self._database.read(select)
 
