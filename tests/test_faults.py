@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
+import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import httpx
 import pytest
@@ -282,7 +284,7 @@ schedules = st.builds(
     Schedule,
     st.lists(behaviours, max_size=4),
     then=behaviours,
-    outages=st.lists(st.builds(During, st.floats(0, 9), st.floats(0, 99), behaviours), max_size=2),
+    outages=st.lists(st.builds(During, st.floats(0, 9), st.floats(10, 99), behaviours), max_size=2),
     seed=st.none() | st.integers(),
     rate=st.floats(0, 1),
     faults=st.just(FAULTS) | st.lists(behaviours, max_size=3),
@@ -382,6 +384,93 @@ async def test_an_outage_begins_and_ends_by_the_clock() -> None:
     assert [request.at for request in server.requests] == [0.0, 7.0, 14.0, 21.0]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("hnag", "'hnag' is no behaviour; there are 'hang', 'stall'"),
+        (None, "None is no behaviour; give a status, a word"),
+        (3.5, "3.5 is no behaviour"),
+        (99, "99: a status is a number from 100 to 999"),
+        (0, "0: a status"),
+        (True, "True: a status"),
+    ],
+)
+def test_what_is_no_behaviour_is_refused_wherever_it_is_given(wrong: Any, told: str) -> None:
+    given: list[Callable[[], object]] = [
+        lambda: Schedule([200, wrong]),
+        lambda: Schedule(then=wrong),
+        lambda: Schedule(faults=[wrong], seed=1),
+        lambda: During(0.0, 1.0, wrong),
+        lambda: FaultyServer([wrong]),
+        lambda: FaultyTransport([wrong]),
+        lambda: FaultyChat([wrong]),
+        lambda: FaultyService().down(wrong),
+    ]
+    for give in given:
+        with pytest.raises((ValueError, TypeError), match=re.escape(told)):
+            give()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Delay(-1),
+        lambda: Delay(math.nan),
+        lambda: Delay(math.inf),
+        lambda: RetryAfter(math.inf, as_date=True),
+        lambda: RetryAfter(1.0, status=200),
+        lambda: Reply(99),
+        lambda: Reply(body=cast("bytes", "text")),
+        lambda: Reply(json=object()),
+        lambda: Reply(headers={"X": "\N{SNOWMAN}"}),
+        lambda: Reply(headers={"\N{SNOWMAN}": "x"}),
+        lambda: Reply(headers={"X": "a\r\nY: b"}),
+        lambda: Reply(cut=-3),
+        lambda: Reply(body=b"abc", cut=4),
+        lambda: Reply(every=-1.0),
+        lambda: During(5, 1),
+        lambda: During(5, 5),
+        lambda: Schedule(outages=cast("Any", [503])),
+    ],
+)
+def test_a_behaviour_that_would_not_come_as_it_is_said_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        make()
+
+
+@pytest.mark.parametrize("script", ["hang", b"hang", None, 503])
+def test_what_is_no_script_is_refused(script: Any) -> None:
+    for give in (FaultyServer, FaultyTransport, FaultyChat, Schedule):
+        with pytest.raises(TypeError, match="is no script; give a list"):
+            give(script)
+
+
+async def test_a_function_of_the_request_that_returns_no_behaviour_is_told() -> None:
+    wrong: Any = lambda _: "hnag"  # noqa: E731
+    async with httpx.AsyncClient(transport=FaultyTransport(wrong)) as client:
+        with pytest.raises(ValueError, match="'hnag' is no behaviour"):
+            await client.get("http://api.example/")
+    with pytest.raises(ValueError, match="'hnag' is no behaviour"):
+        await FaultyChat(wrong).ainvoke("?")
+    server = FaultyServer(wrong).start()
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get("/")
+    with pytest.raises(ValueError, match="'hnag' is no behaviour"):
+        server.__exit__(None, None, None)
+
+
+async def test_a_cut_behind_the_end_of_the_healthy_body_is_told() -> None:
+    async with httpx.AsyncClient(transport=FaultyTransport([Reply(cut=1000)])) as client:
+        with pytest.raises(ValueError, match="the body ends before the cut"):
+            await client.get("http://api.example/")
+
+
+async def test_a_long_pause_is_asked_for_in_digits(carrier: Carrier) -> None:
+    async with client_of(carrier, RetryAfter(1_234_567.5)) as (client, _):
+        assert (await client.get("/")).headers["retry-after"] == "1234567.5"
+
+
 # The chat model.
 
 
@@ -470,6 +559,16 @@ async def test_a_model_answers_what_nobody_can_use() -> None:
     assert (await model.ainvoke("?")).text == ""
     assert len((await model.ainvoke("?")).text) > 5_000_000
     assert (await model.ainvoke("?")).text == "this"
+
+
+async def test_a_model_says_the_json_of_a_reply_and_refuses_what_it_cannot_do() -> None:
+    model = chat(Reply(json=["a"]), Reply(cut=1), 100, Reply(418, headers={"X": "\xe9"}))
+    assert (await model.ainvoke("?")).text == '["a"]'
+    with pytest.raises(ValueError, match="knows no cut and every"):
+        await model.ainvoke("?")
+    for status in (100, 418):
+        with pytest.raises(httpx.HTTPStatusError, match=str(status)):
+            await model.ainvoke("?")
 
 
 async def test_a_model_takes_its_time_on_the_clock() -> None:

@@ -16,9 +16,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
+from tidegate.resilience.faults.behaviours import Behaviour, Delay, Reply, RetryAfter
 from tidegate.resilience.faults.course import Course, Script
-from tidegate.resilience.faults.replies import pause
-from tidegate.resilience.faults.schedule import Behaviour, Delay, Reply, RetryAfter
+from tidegate.resilience.faults.replies import pause, with_body
 from tidegate.store.clock import Clock, SystemClock
 
 _HUGE = "x" * (5 * 1024 * 1024)
@@ -119,8 +119,8 @@ class FaultyChat(BaseChatModel):
     def _answer(self, behaviour: Behaviour, prompt: str) -> str:
         if behaviour == "wrong shape":
             return ""
-        if isinstance(behaviour, Reply) and behaviour.body is not None:
-            return behaviour.body.decode(errors="replace")
+        if isinstance(behaviour, Reply) and (behaviour.body is not None or behaviour.json is not None):
+            return (with_body(behaviour).body or b"").decode(errors="replace")
         said = self._says(prompt) if callable(self._says) else self._says
         return said + " " + _HUGE if behaviour == "huge body" else said
 
@@ -137,17 +137,21 @@ class FaultyChat(BaseChatModel):
                 raise _status(HTTPStatus.FOUND, {"Location": "http://elsewhere.invalid/"})
             case RetryAfter():
                 raise _status(behaviour.status, {"Retry-After": pause(behaviour, self._clock.now())})
-            case Reply() if behaviour.status >= 300:
+            case Reply() if behaviour.cut is not None or behaviour.every is not None:
+                raise ValueError(f"{behaviour!r:.200}: a chat model knows no cut and every; there is 'half body'")
+            case Reply() if not 200 <= behaviour.status <= 299:
                 raise _status(behaviour.status, {k: v for k, v in behaviour.headers.items() if v is not None})
-            case int() if behaviour >= 300:
+            case int() if not 200 <= behaviour <= 299:
                 raise _status(behaviour, {})
-            case _:
+            case int() | Delay() | Reply() | "hang" | "stall" | "half body" | "slow drip" | "wrong shape" | "huge body":
                 pass
+            case _:
+                raise ValueError(f"{behaviour!r} is nothing that a chat model does")
 
 
 def _status(status: int, headers: dict[str, str]) -> httpx.HTTPStatusError:
     request = httpx.Request("POST", "http://model.invalid/")  # RFC 2606, section 2
-    response = httpx.Response(status, headers=headers, request=request)
+    response = httpx.Response(status, headers=httpx.Headers(headers, encoding="latin-1"), request=request)
     return httpx.HTTPStatusError(f"status {status}, as scheduled", request=request, response=response)
 
 
