@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from typing import Any
 
 import httpx
 import pytest
@@ -155,7 +156,7 @@ async def test_a_call_in_the_queue_is_refused_when_too_many_are_ahead_of_it() ->
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_a_call_cancelled_while_it_waits_for_a_token_loses_that_and_keeps_no_place() -> None:
+async def test_a_call_cancelled_while_it_waits_for_a_token_keeps_neither_that_nor_a_place() -> None:
     clock = ManualClock()
     calls = Calls(clock)
     guard = Guard.for_service("api", concurrency=1, rate=1.0, clock=clock)
@@ -166,7 +167,7 @@ async def test_a_call_cancelled_while_it_waits_for_a_token_loses_that_and_keeps_
     await asyncio.gather(waiting, return_exceptions=True)
     clock.auto = True
     await guard.call(calls.attempt)
-    assert calls.started == [0.0, 2.0]
+    assert calls.started == [0.0, 1.0]
 
 
 async def test_an_open_circuit_refuses_a_call_that_would_wait_for_a_token() -> None:
@@ -305,9 +306,12 @@ async def test_a_bug_in_a_guarded_function_passes_through() -> None:
         await broken()
 
 
-def test_an_option_out_of_its_range_is_named() -> None:
-    with pytest.raises(ValueError, match="attempts"):
-        Guard.for_service("crm", attempts=0)
+@pytest.mark.parametrize(
+    ("name", "value"), [("attempts", 0), ("burst", 10**400), ("rate", 1e-320), ("rate", float("inf"))]
+)
+def test_an_option_out_of_its_range_is_named(name: Any, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        Guard.for_service("crm", **{name: value})
 
 
 def test_the_options_of_a_guard_are_the_settings_of_a_service() -> None:

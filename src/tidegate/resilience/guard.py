@@ -319,11 +319,15 @@ class Guard:
         """Wait until the rate lets one more request start."""
         await self._refuse_if_shut(progress)  # first: a token that a refused call took would be lost
         patience = progress.deadline - self._clock.monotonic()
-        wait = await self._rates.take(self.name, rate, patience=patience)
-        if wait is None:
+        token = await self._rates.take(self.name, rate, patience=patience)
+        if token is None:
             raise self._over_rate(rate, progress) from progress.failure
-        if wait > 0.0:
-            await self._clock.sleep(wait)
+        if token.wait > 0.0:
+            try:
+                await self._clock.sleep(token.wait)
+            except BaseException:  # cancelled, most of all
+                self._rates.give_back(self.name, rate, token)
+                raise
 
     def _shut(self, report: CircuitReport, progress: _Progress) -> CircuitOpen:
         return CircuitOpen(self.name, retry_in=report.retry_in, reason=report.reason or "", attempts=progress.attempts)
