@@ -9,6 +9,7 @@ import math
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
@@ -17,6 +18,9 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage
+from pydantic import BaseModel
 
 from tidegate.resilience import faults
 from tidegate.resilience.failures import retry_after
@@ -502,6 +506,55 @@ def test_blocking_code_can_ask_the_model_too() -> None:
     assert model.invoke("Who is there?").text == "It is only me."
     with pytest.raises(httpx.HTTPStatusError):
         model.invoke("Who is there?")
+
+
+async def test_blocking_code_can_ask_the_model_inside_a_running_loop() -> None:
+    model = chat(200, 503)
+    assert model.invoke("Who is there?").text == "It is only me."
+    with pytest.raises(httpx.HTTPStatusError):
+        model.invoke("Who is there?")
+    assert [part.text for part in model.stream("Who is there?") if part.text] == ["It ", "is ", "only ", "me."]
+
+
+def test_a_model_streams_half_to_blocking_code_and_stops() -> None:
+    words = chat("half body").stream("?")
+    assert [next(words).text, next(words).text] == ["It ", "is "]
+    with pytest.raises(httpx.RemoteProtocolError):
+        next(words)
+
+
+def test_a_stream_to_blocking_code_can_be_left_in_the_middle() -> None:
+    model = chat("stall")
+    stream = model.stream("?")
+    assert next(stream).text == "It "
+    stream.close()  # type: ignore[attr-defined]
+    model.invoke("?")
+    assert model.course.most_at_once == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "faulty chat"]
+
+
+async def test_a_model_drives_an_agent() -> None:
+    def tool(question: str) -> str:
+        """Answer."""
+        raise NotImplementedError
+
+    agent = create_agent(chat(200, 503), [tool])
+    answer = await agent.ainvoke({"messages": [HumanMessage("Who is there?")]})
+    assert answer["messages"][-1].text == "It is only me."
+    with pytest.raises(httpx.HTTPStatusError):
+        await agent.ainvoke({"messages": [HumanMessage("Who is there?")]})
+
+
+class Caller(BaseModel):
+    name: str
+
+
+async def test_a_model_gives_structured_output_of_the_json_that_it_says() -> None:
+    model = chat(200, 200, "garbage", says='{"name": "Ada"}')
+    assert await model.with_structured_output(Caller).ainvoke("?") == Caller(name="Ada")
+    assert await model.with_structured_output({"title": "caller"}).ainvoke("?") == {"name": "Ada"}
+    with pytest.raises(json.JSONDecodeError):
+        await model.with_structured_output(Caller).ainvoke("?")
 
 
 @pytest.mark.parametrize(
