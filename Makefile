@@ -29,7 +29,7 @@ test: set-up-dev ## the fast tests, under two minutes
 	@$(PYTEST) -m "not slow" --numprocesses=auto --maxprocesses=4
 
 test-slow: set-up-dev ## the slow tests: crashes, clean environments, big documents
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m slow --numprocesses=auto --maxprocesses=2
 
 coverage: set-up-dev ## the fast tests, and how many branches of the savers, the store and the journal they take
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage

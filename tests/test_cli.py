@@ -145,6 +145,9 @@ def test_a_circuit_that_cannot_be_held_is_said_to_be_so(tidegate: Callable[..., 
     unknown = tidegate("circuits", "--force-open", "enrichmnet")
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert "there is no circuit 'enrichmnet'; name one of enrichment, model" in unknown.stderr
+    both = tidegate("circuits", "--force-open", "enrichment", "--force-close", "enrichment")
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "a circuit can be held one way at a time" in both.stderr
 
 
 def test_looking_where_no_thread_was_ever_kept_says_so_and_makes_no_file(

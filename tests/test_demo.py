@@ -49,6 +49,13 @@ def test_there_is_no_table_where_none_is_wanted(
     assert capsys.readouterr().out == "what happened\n"
 
 
+def test_a_standard_output_that_is_closed_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with Screen() as screen:
+        screen.show(Board([Row("one")]))
+        screen.say("what happened")
+
+
 async def test_each_name_stands_in_one_document_and_the_third_has_four() -> None:
     found = {}
     for name, text in DOCUMENTS.items():

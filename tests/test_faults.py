@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
+import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage
+from pydantic import BaseModel
 
 from tidegate.resilience import faults
 from tidegate.resilience.failures import retry_after
@@ -282,7 +288,7 @@ schedules = st.builds(
     Schedule,
     st.lists(behaviours, max_size=4),
     then=behaviours,
-    outages=st.lists(st.builds(During, st.floats(0, 9), st.floats(0, 99), behaviours), max_size=2),
+    outages=st.lists(st.builds(During, st.floats(0, 9), st.floats(10, 99), behaviours), max_size=2),
     seed=st.none() | st.integers(),
     rate=st.floats(0, 1),
     faults=st.just(FAULTS) | st.lists(behaviours, max_size=3),
@@ -382,6 +388,93 @@ async def test_an_outage_begins_and_ends_by_the_clock() -> None:
     assert [request.at for request in server.requests] == [0.0, 7.0, 14.0, 21.0]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("hnag", "'hnag' is no behaviour; there are 'hang', 'stall'"),
+        (None, "None is no behaviour; give a status, a word"),
+        (3.5, "3.5 is no behaviour"),
+        (99, "99: a status is a number from 100 to 999"),
+        (0, "0: a status"),
+        (True, "True: a status"),
+    ],
+)
+def test_what_is_no_behaviour_is_refused_wherever_it_is_given(wrong: Any, told: str) -> None:
+    given: list[Callable[[], object]] = [
+        lambda: Schedule([200, wrong]),
+        lambda: Schedule(then=wrong),
+        lambda: Schedule(faults=[wrong], seed=1),
+        lambda: During(0.0, 1.0, wrong),
+        lambda: FaultyServer([wrong]),
+        lambda: FaultyTransport([wrong]),
+        lambda: FaultyChat([wrong]),
+        lambda: FaultyService().down(wrong),
+    ]
+    for give in given:
+        with pytest.raises((ValueError, TypeError), match=re.escape(told)):
+            give()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Delay(-1),
+        lambda: Delay(math.nan),
+        lambda: Delay(math.inf),
+        lambda: RetryAfter(math.inf, as_date=True),
+        lambda: RetryAfter(1.0, status=200),
+        lambda: Reply(99),
+        lambda: Reply(body=cast("bytes", "text")),
+        lambda: Reply(json=object()),
+        lambda: Reply(headers={"X": "\N{SNOWMAN}"}),
+        lambda: Reply(headers={"\N{SNOWMAN}": "x"}),
+        lambda: Reply(headers={"X": "a\r\nY: b"}),
+        lambda: Reply(cut=-3),
+        lambda: Reply(body=b"abc", cut=4),
+        lambda: Reply(every=-1.0),
+        lambda: During(5, 1),
+        lambda: During(5, 5),
+        lambda: Schedule(outages=cast("Any", [503])),
+    ],
+)
+def test_a_behaviour_that_would_not_come_as_it_is_said_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        make()
+
+
+@pytest.mark.parametrize("script", ["hang", b"hang", None, 503])
+def test_what_is_no_script_is_refused(script: Any) -> None:
+    for give in (FaultyServer, FaultyTransport, FaultyChat, Schedule):
+        with pytest.raises(TypeError, match="is no script; give a list"):
+            give(script)
+
+
+async def test_a_function_of_the_request_that_returns_no_behaviour_is_told() -> None:
+    wrong: Any = lambda _: "hnag"  # noqa: E731
+    async with httpx.AsyncClient(transport=FaultyTransport(wrong)) as client:
+        with pytest.raises(ValueError, match="'hnag' is no behaviour"):
+            await client.get("http://api.example/")
+    with pytest.raises(ValueError, match="'hnag' is no behaviour"):
+        await FaultyChat(wrong).ainvoke("?")
+    server = FaultyServer(wrong).start()
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get("/")
+    with pytest.raises(ValueError, match="'hnag' is no behaviour"):
+        server.__exit__(None, None, None)
+
+
+async def test_a_cut_behind_the_end_of_the_healthy_body_is_told() -> None:
+    async with httpx.AsyncClient(transport=FaultyTransport([Reply(cut=1000)])) as client:
+        with pytest.raises(ValueError, match="the body ends before the cut"):
+            await client.get("http://api.example/")
+
+
+async def test_a_long_pause_is_asked_for_in_digits(carrier: Carrier) -> None:
+    async with client_of(carrier, RetryAfter(1_234_567.5)) as (client, _):
+        assert (await client.get("/")).headers["retry-after"] == "1234567.5"
+
+
 # The chat model.
 
 
@@ -413,6 +506,55 @@ def test_blocking_code_can_ask_the_model_too() -> None:
     assert model.invoke("Who is there?").text == "It is only me."
     with pytest.raises(httpx.HTTPStatusError):
         model.invoke("Who is there?")
+
+
+async def test_blocking_code_can_ask_the_model_inside_a_running_loop() -> None:
+    model = chat(200, 503)
+    assert model.invoke("Who is there?").text == "It is only me."
+    with pytest.raises(httpx.HTTPStatusError):
+        model.invoke("Who is there?")
+    assert [part.text for part in model.stream("Who is there?") if part.text] == ["It ", "is ", "only ", "me."]
+
+
+def test_a_model_streams_half_to_blocking_code_and_stops() -> None:
+    words = chat("half body").stream("?")
+    assert [next(words).text, next(words).text] == ["It ", "is "]
+    with pytest.raises(httpx.RemoteProtocolError):
+        next(words)
+
+
+def test_a_stream_to_blocking_code_can_be_left_in_the_middle() -> None:
+    model = chat("stall")
+    stream = model.stream("?")
+    assert next(stream).text == "It "
+    stream.close()  # type: ignore[attr-defined]
+    model.invoke("?")
+    assert model.course.most_at_once == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "faulty chat"]
+
+
+async def test_a_model_drives_an_agent() -> None:
+    def tool(question: str) -> str:
+        """Answer."""
+        raise NotImplementedError
+
+    agent = create_agent(chat(200, 503), [tool])
+    answer = await agent.ainvoke({"messages": [HumanMessage("Who is there?")]})
+    assert answer["messages"][-1].text == "It is only me."
+    with pytest.raises(httpx.HTTPStatusError):
+        await agent.ainvoke({"messages": [HumanMessage("Who is there?")]})
+
+
+class Caller(BaseModel):
+    name: str
+
+
+async def test_a_model_gives_structured_output_of_the_json_that_it_says() -> None:
+    model = chat(200, 200, "garbage", says='{"name": "Ada"}')
+    assert await model.with_structured_output(Caller).ainvoke("?") == Caller(name="Ada")
+    assert await model.with_structured_output({"title": "caller"}).ainvoke("?") == {"name": "Ada"}
+    with pytest.raises(json.JSONDecodeError):
+        await model.with_structured_output(Caller).ainvoke("?")
 
 
 @pytest.mark.parametrize(
@@ -470,6 +612,16 @@ async def test_a_model_answers_what_nobody_can_use() -> None:
     assert (await model.ainvoke("?")).text == ""
     assert len((await model.ainvoke("?")).text) > 5_000_000
     assert (await model.ainvoke("?")).text == "this"
+
+
+async def test_a_model_says_the_json_of_a_reply_and_refuses_what_it_cannot_do() -> None:
+    model = chat(Reply(json=["a"]), Reply(cut=1), 100, Reply(418, headers={"X": "\xe9"}))
+    assert (await model.ainvoke("?")).text == '["a"]'
+    with pytest.raises(ValueError, match="knows no cut and every"):
+        await model.ainvoke("?")
+    for status in (100, 418):
+        with pytest.raises(httpx.HTTPStatusError, match=str(status)):
+            await model.ainvoke("?")
 
 
 async def test_a_model_takes_its_time_on_the_clock() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections.abc import AsyncIterator
+from functools import partial, wraps
+from typing import Any
 
 import httpx
 import pytest
@@ -155,7 +158,7 @@ async def test_a_call_in_the_queue_is_refused_when_too_many_are_ahead_of_it() ->
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_a_call_cancelled_while_it_waits_for_a_token_loses_that_and_keeps_no_place() -> None:
+async def test_a_call_cancelled_while_it_waits_for_a_token_keeps_neither_that_nor_a_place() -> None:
     clock = ManualClock()
     calls = Calls(clock)
     guard = Guard.for_service("api", concurrency=1, rate=1.0, clock=clock)
@@ -166,7 +169,7 @@ async def test_a_call_cancelled_while_it_waits_for_a_token_loses_that_and_keeps_
     await asyncio.gather(waiting, return_exceptions=True)
     clock.auto = True
     await guard.call(calls.attempt)
-    assert calls.started == [0.0, 2.0]
+    assert calls.started == [0.0, 1.0]
 
 
 async def test_an_open_circuit_refuses_a_call_that_would_wait_for_a_token() -> None:
@@ -305,9 +308,82 @@ async def test_a_bug_in_a_guarded_function_passes_through() -> None:
         await broken()
 
 
-def test_an_option_out_of_its_range_is_named() -> None:
-    with pytest.raises(ValueError, match="attempts"):
-        Guard.for_service("crm", attempts=0)
+def test_what_is_no_async_function_is_refused_before_it_runs() -> None:
+    def blocking() -> int:
+        raise NotImplementedError
+
+    async def generator() -> AsyncIterator[int]:
+        yield 1
+
+    crm: Any = Guard.for_service("crm")
+    with pytest.raises(TypeError, match="blocking is no async function; write `async def`"):
+        crm(blocking)
+    with pytest.raises(TypeError, match="generator is an async generator"):
+        crm(generator)
+
+
+async def test_what_returns_no_awaitable_is_told_in_words_and_what_does_is_guarded() -> None:
+    async def one() -> int:
+        return 1
+
+    crm: Any = Guard.for_service("crm")
+    assert await crm(lambda: one())() == 1
+    assert await crm(partial(one))() == 1
+    assert await crm(wraps(one)(lambda: one()))() == 1
+    with pytest.raises(TypeError, match=r"lambda.* returned int, not an awaitable"):
+        await crm(lambda: 1)()
+    assert (await crm.breaker.report()).failures == 0
+
+
+async def test_a_call_inside_a_call_of_the_same_service_is_refused(clock: ManualClock) -> None:
+    crm, erp = (Guard.for_service(name, concurrency=1, clock=clock) for name in ("crm", "erp"))
+
+    @crm
+    async def inner() -> int:
+        return 1
+
+    @crm
+    async def outer() -> int:
+        return await inner()
+
+    @erp
+    async def elsewhere() -> int:
+        return await inner()
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a call of 'crm' is made inside another one"):
+            await outer()
+    assert await elsewhere() == await inner() == 1
+    assert clock.slept == []
+
+
+async def test_a_task_that_outlives_the_call_it_was_begun_in_may_call_too() -> None:
+    crm = Guard.for_service("crm", concurrency=1)
+    may_go = asyncio.Event()
+
+    @crm
+    async def inner() -> int:
+        return 1
+
+    async def later() -> int:
+        await may_go.wait()
+        return await inner()
+
+    @crm
+    async def outer() -> asyncio.Task[int]:
+        return asyncio.create_task(later())
+
+    task = await outer()
+    may_go.set()
+    assert await task == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("attempts", 0), ("burst", 10**400), ("rate", 1e-320), ("rate", float("inf"))]
+)
+def test_an_option_out_of_its_range_is_named(name: Any, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        Guard.for_service("crm", **{name: value})
 
 
 def test_the_options_of_a_guard_are_the_settings_of_a_service() -> None:

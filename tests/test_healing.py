@@ -583,6 +583,16 @@ def test_the_command_prints_a_line_for_each_thread_and_a_count(
         assert tidegate("backfill") == (0, "", "no thread could be brought forward\n")
         server.down(503)
         Path("tidegate-live.db").unlink()
+        Path("new.txt").write_text("Mr Ivar Lie met Ms Kari Moen.")
+        assert tidegate("run", "-q", "--thread-id", "e", "new.txt")[0] == 0
+        server.up()
+        for part in Path().glob("tidegate-live.db*"):
+            part.unlink()
+        Path("tidegate-live.db").mkdir()  # of no use, and a sweep does without it
+        code, _, err = tidegate("backfill")
+        assert (code, err.splitlines()[-1]) == (0, "1 complete")
+        Path("tidegate-live.db").rmdir()
+        server.down(503)
         Path("other.txt").write_text("Mr Dag Eide met Ms Frida Quist and Dr Grete Holm.")
         assert tidegate("run", "-q", "--thread-id", "c", "other.txt")[0] == 0
         with sqlite3.connect("tidegate.db") as connection:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry import context, propagate, trace
 
 from tests.servers.enrichment import Behaviour, EnrichmentServer, Reply
-from tidegate.errors import NotFound, Permanent, RateLimited, Refused, ServiceError, Transient
+from tidegate.errors import NotFound, Permanent, RateLimited, Refused, ServiceError, SettingsError, Transient
 from tidegate.services import http
 from tidegate.testing import ManualClock
 
@@ -378,3 +378,22 @@ async def test_clients_that_were_closed_are_replaced() -> None:
 def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reach the loopback servers directly, whatever proxy this machine has."""
     monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "way_out"),
+    [
+        ("all_proxy", "socks5://user:secret@127.0.0.1:1", r"pip install 'httpx\[socks\]'"),
+        ("HTTP_PROXY", "ftp://user:secret@x", "give http://HOST:PORT"),
+        ("https_proxy", "http://x:secret", "give http://HOST:PORT"),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
+    clients: http.Clients, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, way_out: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"{variable}.*cannot be used.*{way_out}") as caught:
+        await get(clients, "http://127.0.0.1:1/")
+    assert "secret" not in str(caught.value)

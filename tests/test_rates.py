@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import sys
 import time
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.servers.enrichment import EnrichmentServer
 from tidegate.errors import StoreUnavailable
-from tidegate.resilience.rates import MemoryRates, Rate, Rates, SharedRates
+from tidegate.resilience.rates import MemoryRates, Rate, Rates, SharedRates, Token
 from tidegate.store.live import LiveDatabase
 from tidegate.store.transactions import STORE_PAUSE, WARNING_PAUSE
 from tidegate.testing import ManualClock
@@ -56,7 +57,7 @@ async def rates(request: pytest.FixtureRequest, clock: ManualClock, live: LiveDa
 
 async def waits(rates: Rates, count: int, *, rate: Rate = TEN_A_SECOND, patience: float = 60.0) -> list[float | None]:
     taken = [await rates.take("api", rate, patience=patience) for _ in range(count)]
-    return [None if wait is None else round(wait, 6) for wait in taken]
+    return [None if token is None else round(token.wait, 6) for token in taken]
 
 
 async def test_after_a_burst_tokens_come_one_interval_apart(rates: Rates, clock: ManualClock) -> None:
@@ -74,7 +75,9 @@ async def test_a_token_that_comes_too_late_is_not_taken(rates: Rates) -> None:
 
 async def test_each_service_has_its_own_bucket(rates: Rates) -> None:
     await waits(rates, 5)
-    assert await rates.take("another", TEN_A_SECOND, patience=1.0) == 0.0
+    token = await rates.take("another", TEN_A_SECOND, patience=1.0)
+    assert token
+    assert token.wait == 0.0
 
 
 async def test_a_pause_holds_all_tokens_and_they_come_one_at_a_time_after_it(rates: Rates, clock: ManualClock) -> None:
@@ -144,6 +147,70 @@ async def test_a_database_that_comes_back_is_used_again_after_a_pause(
     assert await waits(SharedRates(live, clock=clock), 1) == [pytest.approx(0.1)]
 
 
+async def taken(rates: Rates, count: int) -> list[Token]:
+    return [token for _ in range(count) if (token := await rates.take("api", TEN_A_SECOND, patience=60.0))]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+async def test_tokens_given_back_in_any_order_leave_the_bucket_as_if_they_had_not_been_taken(
+    rates: Rates, clock: ManualClock, order: tuple[int, ...]
+) -> None:
+    await waits(rates, 4)
+    tokens = await taken(rates, 3)
+    for place in order:
+        rates.give_back("api", TEN_A_SECOND, tokens[place])
+    assert await waits(rates, 2) == [0.2, 0.3]
+
+
+async def test_tokens_given_back_by_a_process_that_ends_are_free_for_others(
+    live: LiveDatabase, clock: ManualClock
+) -> None:
+    here, there = SharedRates(live, clock=clock), SharedRates(live, clock=clock)
+    await waits(there, 4)
+    for token in await taken(here, 50):
+        here.give_back("api", TEN_A_SECOND, token)
+    assert await waits(there, 1) == [0.2]
+
+
+async def test_a_token_given_back_while_others_took_later_ones_goes_to_the_next_caller_of_the_process(
+    rates: Rates, clock: ManualClock
+) -> None:
+    await waits(rates, 3)
+    first, second, _ = await taken(rates, 3)
+    rates.give_back("api", TEN_A_SECOND, second)
+    rates.give_back("api", TEN_A_SECOND, first)
+    clock.advance(0.15)  # the time of the first is over
+    assert await waits(rates, 1) == [0.05]
+    assert await waits(rates, 1) == [0.25]
+
+
+async def test_a_token_given_back_is_not_used_in_a_pause(rates: Rates) -> None:
+    await waits(rates, 3)
+    first, _ = await taken(rates, 2)
+    rates.hold("api", TEN_A_SECOND, 5.0)
+    rates.give_back("api", TEN_A_SECOND, first)
+    assert await waits(rates, 2) == [5.0, 5.1]
+
+
+async def test_a_token_of_the_time_without_a_store_is_given_back_too(live: LiveDatabase, clock: ManualClock) -> None:
+    await live.close()
+    rates = SharedRates(live, clock=clock)
+    await waits(rates, 3)
+    (token,) = await taken(rates, 1)
+    rates.give_back("api", TEN_A_SECOND, token)
+    assert await waits(rates, 1) == [0.1]
+
+
+async def test_a_token_of_the_store_can_be_given_back_when_that_was_closed(
+    live: LiveDatabase, clock: ManualClock
+) -> None:
+    rates = SharedRates(live, clock=clock)
+    await waits(rates, 3)
+    (token,) = await taken(rates, 1)
+    await live.close()
+    rates.give_back("api", TEN_A_SECOND, token)
+
+
 async def test_a_caller_cancelled_while_it_takes_a_token_loses_one_at_most(
     live: LiveDatabase, clock: ManualClock
 ) -> None:
@@ -160,25 +227,31 @@ async def test_a_caller_cancelled_while_it_takes_a_token_loses_one_at_most(
 @given(
     per_second=st.sampled_from([0.1, 1.0, 3.0, 50.0]),
     burst=st.integers(1, 8),
-    moves=st.lists(st.tuples(st.floats(0.0, 5.0), st.integers(0, 12), st.floats(0.01, 30.0)), max_size=15),
+    moves=st.lists(
+        st.tuples(st.floats(0.0, 5.0), st.integers(0, 12), st.floats(0.01, 30.0), st.lists(st.integers(0, 20))),
+        max_size=15,
+    ),
     window=st.floats(0.05, 20.0),
 )
 def test_no_window_of_time_sees_more_than_rate_and_burst(
-    per_second: float, burst: int, moves: list[tuple[float, int, float]], window: float
+    per_second: float, burst: int, moves: list[tuple[float, int, float, list[int]]], window: float
 ) -> None:
     async def main() -> None:
         clock = ManualClock()
         rates = MemoryRates(clock)
         rate = Rate(per_second, burst, longest=60.0)
-        used: list[float] = []
-        for pause, calls, patience in moves:
+        out: list[Token] = []
+        for pause, calls, patience, given_back in moves:
             for _ in range(calls):
-                wait = await rates.take("api", rate, patience=patience)
-                if wait is not None:
-                    assert wait < patience
-                    used.append(clock.monotonic() + wait)
+                token = await rates.take("api", rate, patience=patience)
+                if token is not None:
+                    assert token.wait < patience
+                    out.append(token)
+            for place in given_back:
+                if place < len(out) and out[place].due > clock.monotonic():
+                    rates.give_back("api", rate, out.pop(place))
             clock.advance(pause)
-        assert used == sorted(used)
+        used = sorted(token.due for token in out)
         for begin in used:
             assert sum(begin <= moment < begin + window - 1e-6 for moment in used) <= burst + per_second * window
 

@@ -30,7 +30,8 @@ schedules = st.builds(
     Schedule,
     script=st.lists(behaviours, max_size=12),
     then=behaviours,
-    outages=st.just(()) | st.builds(During, st.floats(0.0, 10.0), st.floats(10.0, 2 * LATER)).map(lambda one: [one]),
+    outages=st.just(())
+    | st.builds(During, st.floats(0.0, 10.0), st.floats(10.0, 2 * LATER, exclude_min=True)).map(lambda one: [one]),
     seed=st.none() | st.integers(0, 2**32),
     rate=st.floats(0.0, 1.0),
     faults=st.just(PASSING),

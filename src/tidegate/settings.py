@@ -43,9 +43,14 @@ class ServiceSettings(_Section):
     when_open: Policy = Field(default="degrade", description="while the circuit is open: degrade, wait or fail")
     concurrency: int = Field(default=8, ge=1, description="calls in flight at most")
     rate: float | None = Field(
-        default=None, gt=0, description="requests a second at most, of all processes that share the checkpoints"
+        default=None,
+        ge=1e-6,
+        le=1e6,
+        description="requests a second at most, of all processes that share the checkpoints",
     )
-    burst: int = Field(default=1, ge=1, description="requests at once after a quiet time, where a rate is set")
+    burst: int = Field(
+        default=1, ge=1, le=1_000_000, description="requests at once after a quiet time, where a rate is set"
+    )
     attempts: int = Field(default=4, ge=1, description="requests a call may make, the first included")
     retry_ratio: float = Field(
         default=0.2, ge=0, description="retries for each call of a process at most, beside 100 a minute"

@@ -63,6 +63,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "TIDEGATE_MAX_DOCUMENT_BYTES": "1",
         "HTTP_PROXY": nowhere,
         "http_proxy": nowhere,
+        "all_proxy": "socks5://127.0.0.1:9",
     }
 
 

@@ -108,6 +108,11 @@ def draw(options: Mapping[str, str], thread_id: str | None, format_: Format, out
 def circuits(options: Mapping[str, str], forced: Mapping[str, str], *, as_json: bool) -> None:
     """Print every circuit, after those that are named were held `open` or `closed`, or were let go by `reset`."""
 
+    if len(set(forced.values())) < len(forced):
+        raise SettingsError(
+            "a circuit can be held one way at a time; give --reset, --force-open or --force-close for it"
+        )
+
     async def work() -> None:
         settings = existing(options)
         if forced and settings.checkpoints == "memory:":

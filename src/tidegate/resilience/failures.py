@@ -19,6 +19,7 @@ Classify: TypeAlias = Callable[[BaseException], ServiceError | None]
 _REFUSED = frozenset({401, 403, 407})
 _TRANSIENT = frozenset({408, 425})
 _GONE = frozenset({404, 410})
+_NUMBERS = re.compile(r"(\s*[+-]?[0-9]++(\.[0-9]*+)?\s*(,(?!$)|$))+")  # fractions are against the RFC too
 _LONGEST_PAUSE = 366 * 86400.0
 _BY_GRAVITY: tuple[type[ServiceError], ...] = (Transient, RateLimited, NotFound, Permanent, Refused, ServiceError)
 
@@ -73,11 +74,12 @@ def retry_after(headers: Mapping[str, str], clock: Clock) -> float | None:
     """Return the seconds that `Retry-After` asks to wait (RFC 9110, section 10.2.3), None if it says nothing usable.
 
     Reads seconds and all three forms of HTTP dates. A date that is past, or a negative number, is 0.0; what is over
-    a year is a year.
+    a year is a year. Of several numbers, which is what clients make of several headers, it is the largest.
     """
-    value = next((value for name, value in headers.items() if name.lower() == "retry-after"), "").strip()
-    if re.fullmatch(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?", value):  # fractions are against the RFC, and are sent
-        seconds = float(value)
+    value = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
+    value = value.partition(";")[0].strip()  # parameters are against the RFC, and are sent
+    if _NUMBERS.fullmatch(value):
+        seconds = max(float(number) for number in value.split(","))
     else:
         try:
             date = parsedate_to_datetime(value)

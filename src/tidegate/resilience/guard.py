@@ -6,8 +6,11 @@ import asyncio
 import random as randomness
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, wraps
+from inspect import isasyncgenfunction, isawaitable, iscoroutinefunction, isfunction, unwrap
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Unpack
 
 from tenacity import AsyncRetrying, RetryCallState
@@ -43,11 +46,17 @@ class Answer(Generic[T]):
 class _Progress:
     """How far one call has come. `deadline` is in the clock's monotonic time, `budget` in the event loop's."""
 
+    name: str
     deadline: float
     budget: asyncio.Timeout
     cancelling: int
     attempts: int = 0
     failure: ServiceError | None = None
+    is_over: bool = False  # tasks that outlive the call inherit `_calls` of it
+
+
+_calls: ContextVar[tuple[_Progress, ...]] = ContextVar("tidegate-calls", default=())
+"""The calls that the running code is part of."""
 
 
 class Guard:
@@ -132,11 +141,21 @@ class Guard:
         )
 
     def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """Decorate a function, so that every call of it goes through `call`; it is called again after a failure."""
+        """Decorate an async function, so that every call of it goes through `call`; it is called again after a failure.
+
+        Raises:
+            TypeError: it is no async function, or an async generator.
+        """
+        name = _name_of_async(function)
+
+        def awaited(answer: Awaitable[T]) -> Awaitable[T]:
+            if not isawaitable(answer):
+                raise TypeError(f"{name} returned {type(answer).__name__}, not an awaitable; guard an async function")
+            return answer
 
         @wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            return (await self.call(lambda _: function(*args, **kwargs))).value
+            return (await self.call(lambda _: awaited(function(*args, **kwargs)))).value
 
         return guarded
 
@@ -153,17 +172,26 @@ class Guard:
             BudgetExceeded: `settings.budget` seconds are used up, or would be by the next pause, or by the wait that
                 `settings.rate` demands.
             CircuitOpen: no request, or no further one, was started; the cause is the failure before, if there was one.
+            RuntimeError: a call of this service makes this one, which would hold two places and hide what the inner one
+                comes to.
 
-        All of them carry `attempts`. What is no failure of the service passes through unchanged.
+        All but the last carry `attempts`. What is no failure of the service passes through unchanged.
         """
+        outer = _calls.get()
+        if any(call.name == self.name and not call.is_over for call in outer):
+            raise RuntimeError(
+                f"a call of {self.name!r} is made inside another one, and would wait for its place; guard one of them"
+            )
         task = asyncio.current_task()
         budget = asyncio.timeout(self._settings.budget)
         progress = _Progress(
+            self.name,
             deadline=self._clock.monotonic() + self._settings.budget,
             budget=budget,
             cancelling=task.cancelling() if task else 0,
         )
         self._retries.earn()
+        inside = _calls.set((*outer, progress))
         try:
             async with budget:
                 retrying = AsyncRetrying(
@@ -179,6 +207,10 @@ class Guard:
             if not budget.expired():
                 raise
             raise self._over_budget(progress) from progress.failure
+        finally:
+            progress.is_over = True
+            with suppress(ValueError):  # a coroutine that is collected ends in a context of another's
+                _calls.reset(inside)
         return Answer(value, progress.attempts)
 
     async def _attempt(self, attempt: Callable[[int], Awaitable[T]], progress: _Progress, keep: Keep[T] | None) -> T:
@@ -319,11 +351,15 @@ class Guard:
         """Wait until the rate lets one more request start."""
         await self._refuse_if_shut(progress)  # first: a token that a refused call took would be lost
         patience = progress.deadline - self._clock.monotonic()
-        wait = await self._rates.take(self.name, rate, patience=patience)
-        if wait is None:
+        token = await self._rates.take(self.name, rate, patience=patience)
+        if token is None:
             raise self._over_rate(rate, progress) from progress.failure
-        if wait > 0.0:
-            await self._clock.sleep(wait)
+        if token.wait > 0.0:
+            try:
+                await self._clock.sleep(token.wait)
+            except BaseException:  # cancelled, most of all
+                self._rates.give_back(self.name, rate, token)
+                raise
 
     def _shut(self, report: CircuitReport, progress: _Progress) -> CircuitOpen:
         return CircuitOpen(self.name, retry_in=report.retry_in, reason=report.reason or "", attempts=progress.attempts)
@@ -341,6 +377,15 @@ class Guard:
             f"{rate.per_second:g} requests a second, or a pause, leave no place within {self._settings.budget:g} s"
         )
         return BudgetExceeded(self.name, problem, attempts=progress.attempts)
+
+
+def _name_of_async(function: Callable[..., object]) -> str:
+    name = getattr(function, "__qualname__", repr(function))
+    if isasyncgenfunction(function):
+        raise TypeError(f"{name} is an async generator, of which half cannot be called again; return a list")
+    if isfunction(function) and function.__name__ != "<lambda>" and not iscoroutinefunction(unwrap(function)):
+        raise TypeError(f"{name} is no async function; write `async def`")
+    return name
 
 
 def breaker_for(name: str, settings: ServiceSettings, circuits: Circuits, clock: Clock) -> Breaker:

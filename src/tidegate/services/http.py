@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import ssl
 import threading
 import time
@@ -22,7 +23,7 @@ from weakref import WeakKeyDictionary
 import httpx
 from opentelemetry import context, propagate
 
-from tidegate.errors import Permanent, ServiceError, Transient
+from tidegate.errors import Permanent, ServiceError, SettingsError, Transient
 from tidegate.resilience.classification import of_client
 from tidegate.resilience.failures import Classify, from_status, leads_away
 from tidegate.store.clock import Clock
@@ -38,6 +39,8 @@ _KEPT_IDLE = 5.0
 
 _SUPPRESSED = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
 """What OpenTelemetry's instrumentation of httpx looks for: it would make a second span of every request."""
+
+_PROXIES: Final = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
 
 _exchanging: ContextVar[bool] = ContextVar("tidegate-exchanging", default=False)
 
@@ -106,7 +109,11 @@ class Clients:
 
     @contextlib.asynccontextmanager
     async def lent(self) -> AsyncGenerator[httpx.AsyncClient]:
-        """Lend a client of the running loop, to be used for one request at a time."""
+        """Lend a client of the running loop, to be used for one request at a time.
+
+        Raises:
+            SettingsError: the environment names a proxy that cannot be used.
+        """
         idle = await self._here()
         client = idle.take() or _client(self._timeout, self._transport, self._tls)
         try:
@@ -184,18 +191,26 @@ def _tls() -> ssl.SSLContext:
 def _client(
     timeout: float, transport: httpx.AsyncBaseTransport | None, tls: ssl.SSLContext | None
 ) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
-        cookies=CookieJar(
-            DefaultCookiePolicy(allowed_domains=[])
-        ),  # one document's requests leave nothing for another's
-        timeout=timeout,
-        limits=httpx.Limits(max_keepalive_connections=1, keepalive_expiry=_KEPT_IDLE),
-        follow_redirects=False,
-        verify=tls or True,
-        transport=transport,
-        trust_env=transport is None,
-    )
+    try:
+        return httpx.AsyncClient(
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
+            cookies=CookieJar(
+                DefaultCookiePolicy(allowed_domains=[])
+            ),  # one document's requests leave nothing for another's
+            timeout=timeout,
+            limits=httpx.Limits(max_keepalive_connections=1, keepalive_expiry=_KEPT_IDLE),
+            follow_redirects=False,
+            verify=tls or True,
+            transport=transport,
+            trust_env=transport is None,
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        named = " or ".join(name for name in os.environ if name.lower() in _PROXIES)
+        if not named:
+            raise
+        help_ = "`pip install 'httpx[socks]'`" if isinstance(error, ImportError) else "give http://HOST:PORT"
+        # without the error's words: they may quote a password
+        raise SettingsError(f"the proxy that {named} names cannot be used; {help_}, or unset it") from None
 
 
 async def exchange(

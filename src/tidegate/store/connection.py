@@ -24,7 +24,7 @@ WAL_LIMIT = 64 * 1024 * 1024
 _CODES = {
     sqlite3.SQLITE_FULL: ("there is no space left on its disk", "free some and try again"),
     sqlite3.SQLITE_READONLY: ("it cannot be written", "check the permissions of file and folder"),
-    sqlite3.SQLITE_BUSY: (f"another process held it for {BUSY_TIMEOUT:.0f} s", "see what that process does"),
+    sqlite3.SQLITE_BUSY: ("another process held it for too long", "see what that process does"),
     sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "check that file and folder are there, and their permissions"),
     sqlite3.SQLITE_IOERR: ("its disk failed, or has no space left", "check the disk and try again"),
 }

@@ -17,7 +17,7 @@ from tidegate.cli.outage.story import Story
 
 def demo() -> None:
     """Tell the story; all that it stores is in a temporary folder, which is removed however it ends."""
-    os.environ["no_proxy"] = "127.0.0.1"  # whatever proxy there is for the network
+    os.environ["no_proxy"] = "*"  # whatever proxy there is for the network, and be it one that cannot be used
     try:
         with tempfile.TemporaryDirectory(prefix="tidegate-demo-") as folder, Screen() as screen:
             asyncio.run(_tell(screen, Path(folder)))

@@ -84,7 +84,8 @@ class Screen:
     def __init__(self) -> None:
         """Find out what is on the other side."""
         plain = os.environ.get("NO_COLOR") or os.environ.get("CI") or os.environ.get("TERM") == "dumb"
-        self._console = Console(highlight=False, markup=False) if sys.stdout.isatty() and not plain else None
+        watched = sys.stdout is not None and sys.stdout.isatty()  # it is None if the shell closed it: `>&-`
+        self._console = Console(highlight=False, markup=False) if watched and not plain else None
         self._shown = ExitStack()
 
     def __enter__(self) -> Self:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from tidegate.resilience.faults.behaviours import Behaviour, Delay
 from tidegate.resilience.faults.replies import Request
-from tidegate.resilience.faults.schedule import Behaviour, Delay
 from tidegate.resilience.faults.server import FaultyServer
 
 DOWN: Final = 503

@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Generic, TypeAlias, TypeVar
 
-from tidegate.resilience.faults.schedule import Behaviour, Schedule
+from tidegate.resilience.faults.behaviours import Behaviour, all_checked, checked
+from tidegate.resilience.faults.schedule import Schedule
 from tidegate.store.clock import Clock, SystemClock
 
 R = TypeVar("R")
-
-_MOST = 1_000_000
 
 Script: TypeAlias = Schedule | Iterable[Behaviour] | Callable[[R], Behaviour]
 """A schedule, what happens to the first requests, or a function of the request: that one cannot be replayed."""
@@ -28,6 +26,8 @@ class Course(Generic[R]):
         """Every request that came in, in order. May be cleared."""
         self.most_at_once = 0
         """How many requests were in the service at once, at most."""
+        self.mistake: Exception | None = None
+        """The first error of the test's own, such as a function that returned what is no behaviour."""
         self._clock = clock or SystemClock()
         self._at_once = 0
         self._changed = threading.Condition()
@@ -38,17 +38,18 @@ class Course(Generic[R]):
         """Begin another schedule, with its first request, at its second 0.
 
         Raises:
-            ValueError: the script has no end, or a million behaviours.
+            ValueError, TypeError: the script has no end, or a million behaviours, or what is none; a function of the
+                request is asked later, and then it is the client, or who leaves a `FaultyServer`, that is told.
         """
         with self._changed:
-            self._script = script if callable(script) or isinstance(script, Schedule) else Schedule(_all(script))
+            self._script = script if callable(script) or isinstance(script, Schedule) else Schedule(all_checked(script))
             self._began = self._clock.monotonic()
             self.behaviours: list[Behaviour] = []
             """What happened to each request of this schedule: `Schedule(behaviours)` replays it."""
 
     def down(self, how: Behaviour = 503) -> None:
         """Do this from now on, whatever the schedule says."""
-        self._down = how
+        self._down = checked(how)
 
     def up(self) -> None:
         """Go on with the schedule."""
@@ -71,7 +72,8 @@ class Course(Generic[R]):
             now = self._clock.monotonic()
             request = make(now)
             self.requests.append(request)
-            behaviour = self._behaviour(request, now - self._began)
+            with self._noted():
+                behaviour = self._behaviour(request, now - self._began)
             self.behaviours.append(behaviour)
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
@@ -87,11 +89,13 @@ class Course(Generic[R]):
             return self._down
         if isinstance(self._script, Schedule):
             return self._script.at(len(self.behaviours) + 1, seconds)
-        return self._script(request)
+        return checked(self._script(request))
 
-
-def _all(script: Iterable[Behaviour]) -> list[Behaviour]:
-    behaviours: list[Behaviour] = [*islice(script, _MOST)]
-    if len(behaviours) == _MOST:
-        raise ValueError("the script seems to have no end; give Schedule(then=…), or a function of the request")
-    return behaviours
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Note an error of the test's own: where a server serves, nobody else would hear of it."""
+        try:
+            yield
+        except Exception as error:
+            self.mistake = self.mistake or error
+            raise

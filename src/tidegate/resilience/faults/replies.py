@@ -10,7 +10,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
-from tidegate.resilience.faults.schedule import Behaviour, Reply, RetryAfter
+from tidegate.resilience.faults.behaviours import Behaviour, Delay, Reply, RetryAfter
 
 _HUGE = b'{"name": "' + b"x" * (16 * 1024 * 1024) + b'"}'
 
@@ -47,7 +47,7 @@ def reply_to(behaviour: Behaviour, request: Request, answer: Callable[[Request],
             healthy = _healthy(request, answer)
             return replace(behaviour, body=healthy.body, headers={**healthy.headers, **behaviour.headers})
         case Reply():
-            return _with_body(behaviour)
+            return with_body(behaviour)
         case RetryAfter():
             return _error(behaviour.status, {"Retry-After": pause(behaviour, now)})
         case "half body" | "stall":
@@ -67,27 +67,30 @@ def reply_to(behaviour: Behaviour, request: Request, answer: Callable[[Request],
             return Reply(302, body=b"", headers={"Location": "http://elsewhere.invalid/"})  # RFC 2606, section 2
         case int() if behaviour != HTTPStatus.OK:
             return _error(behaviour, {})
-        case _:
+        case int() | Delay():
             return _healthy(request, answer)
+        case _:
+            raise ValueError(f"{behaviour!r} has no answer")
 
 
 def pause(asked: RetryAfter, now: float) -> str:
     """Return the value of `Retry-After`."""
     if asked.as_date:  # dates have whole seconds; the pause must not come out shorter
         return formatdate(math.ceil(now + asked.seconds), usegmt=True)
-    return f"{asked.seconds:g}"
+    return f"{asked.seconds:f}".rstrip("0").removesuffix(".")  # no client reads 1e+06
 
 
 def _healthy(request: Request, answer: Callable[[Request], object]) -> Reply:
     answered = answer(request)
-    return _with_body(answered if isinstance(answered, Reply) else Reply(json=answered))
+    return with_body(answered if isinstance(answered, Reply) else Reply(json=answered))
 
 
 def _error(status: int, headers: dict[str, str | None]) -> Reply:
     if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
         return Reply(status, body=b"", headers={**headers, "Content-Length": None})
-    return _with_body(Reply(status, {"error": f"status {status}, as scheduled"}, headers=headers))
+    return with_body(Reply(status, {"error": f"status {status}, as scheduled"}, headers=headers))
 
 
-def _with_body(reply: Reply) -> Reply:
+def with_body(reply: Reply) -> Reply:
+    """Return the reply, its JSON written as its `body`."""
     return reply if reply.body is not None else replace(reply, body=json.dumps(reply.json).encode())

@@ -4,88 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, TypeAlias
+from dataclasses import dataclass, fields
 
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """The answer, `seconds` late."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class RetryAfter:
-    """A refusal that asks for a pause of `seconds`, as a number or, with `as_date`, as an HTTP date (RFC 9110)."""
-
-    seconds: float
-    as_date: bool = False
-    status: int = 429
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Any answer at all. Without `body` or `json` it has the body of the healthy one.
-
-    A header of None is left out. `cut` breaks off after so many bytes of the body; `every` sends a byte each so many
-    seconds.
-    """
-
-    status: int = 200
-    json: Any = None
-    body: bytes | None = None
-    headers: dict[str, str | None] = field(default_factory=dict)
-    cut: int | None = None
-    every: float | None = None
-
-
-Behaviour: TypeAlias = (
-    int
-    | Literal[
-        "hang",
-        "stall",
-        "reset",
-        "half body",
-        "slow drip",
-        "garbage",
-        "wrong shape",
-        "huge body",
-        "redirect loop",
-        "redirect away",
-    ]
-    | Delay
-    | RetryAfter
-    | Reply
-)
-"""What a service does about one request.
-
-A number is the status to answer; 200 is the healthy answer. `hang`: no answer ever. `stall`: half of it, then nothing.
-`reset`: the connection is reset before any of it. `half body`: it is closed after half of the body. `slow drip`: a byte
-a second. `garbage`: a body that is no JSON. `wrong shape`: JSON that nobody asked for. `huge body`: 16 MiB, of a length
-that is not declared. `redirect loop`: to the same address. `redirect away`: to another host, which does not exist.
-"""
-
-FAULTS: Final[tuple[Behaviour, ...]] = (
-    400,
-    401,
-    500,
-    503,
-    "hang",
-    "stall",
-    "reset",
-    "half body",
-    "slow drip",
-    "garbage",
-    "wrong shape",
-    "huge body",
-    "redirect loop",
-    "redirect away",
-    Delay(1.0),
-    RetryAfter(1.0),
-    RetryAfter(1.0, as_date=True),
-)
-"""One of each kind."""
+from tidegate.resilience.faults.behaviours import FAULTS, Behaviour, all_checked, checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +16,11 @@ class During:
     start: float
     end: float
     behaviour: Behaviour = 503
+
+    def __post_init__(self) -> None:
+        if not self.start < self.end:
+            raise ValueError(f"{self!r} never comes: the end is after the start")
+        checked(self.behaviour)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -114,8 +40,13 @@ class Schedule:
     faults: Sequence[Behaviour] = FAULTS
 
     def __post_init__(self) -> None:
-        for name in ("script", "outages", "faults"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("script", "faults"):
+            object.__setattr__(self, name, all_checked(getattr(self, name)))
+        object.__setattr__(self, "outages", tuple(self.outages))
+        for outage in self.outages:
+            if not isinstance(outage, During):
+                raise TypeError(f"{outage!r} is no outage; give During(start, end)")
+        checked(self.then)
         if not 0.0 <= self.rate <= 1.0:
             raise ValueError(f"a rate of {self.rate:g} is no probability; it is between 0 and 1")
 

@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import unquote
 
+from tidegate.resilience.faults.behaviours import Behaviour
 from tidegate.resilience.faults.course import Script
 from tidegate.resilience.faults.replies import Request, echo
-from tidegate.resilience.faults.schedule import Behaviour
 from tidegate.resilience.faults.service import RESET, FaultyService, Message
 from tidegate.store.clock import Clock
 
@@ -98,6 +98,8 @@ class FaultyServer(FaultyService):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+        if kind is None and self.mistake:
+            raise self.mistake
 
     async def __aenter__(self) -> Self:
         return self.start()
@@ -105,7 +107,7 @@ class FaultyServer(FaultyService):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        self.__exit__(kind, error, traceback)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         if self._loop is None:

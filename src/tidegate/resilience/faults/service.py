@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
+from tidegate.resilience.faults.behaviours import Delay, Reply
 from tidegate.resilience.faults.course import Course, Script
 from tidegate.resilience.faults.replies import Request, echo, reply_to
-from tidegate.resilience.faults.schedule import Delay, Reply
 from tidegate.store.clock import Clock
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -67,7 +67,9 @@ class FaultyService(Course[Request]):
             else:
                 if isinstance(behaviour, Delay):
                     await self._sleep(behaviour.seconds)
-                await self._send(reply_to(behaviour, came[0], self._answer, self._clock.now()), send)
+                with self._noted():
+                    reply = reply_to(behaviour, came[0], self._answer, self._clock.now())
+                await self._send(reply, send)
                 if behaviour == "stall":
                     await _gone(receive)
 
