@@ -9,6 +9,7 @@ from typing import Any
 from langgraph.types import Overwrite
 
 from tidegate.graph.result import Event
+from tidegate.nodes.model_choice import told
 
 
 def task_event(payload: Mapping[str, Any]) -> Event:
@@ -42,8 +43,10 @@ def _counts(update: Mapping[str, Any]) -> dict[str, Any]:
         counts |= Counter(record["status"] for record in update["enrichments"].values())
     for gate, route in (update.get("routes") or {}).items():
         counts |= {"gate": gate, "to": route["to"], "reason": route["reason"], "retry_in": route["retry_in"]}
-    if failure := update.get("summary_failure") or update.get("extraction_failure"):
+    if failure := update.get("extraction_failure"):
         counts["failed"] = failure["error"]
+    if failures := update.get("summary_failures"):
+        counts["failed"] = told({name: each["error"] for name, each in failures.items()}, models=len(failures))
     if summary := update.get("summary"):
         counts |= {"sentences": len(summary["sentences"]), "method": summary["method"]}
     if outcome := update.get("outcome"):

@@ -1,1 +1,1 @@
-"""The steps, one a file, in flow order: ingest, extraction_gate, extract, gate, enrich, summarize, conclude."""
+"""The steps and the gates before them, one a file: ingest, extract, enrich, summarize, conclude."""

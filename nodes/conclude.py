@@ -8,6 +8,7 @@ from typing import Any, Literal
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
+from tidegate.nodes.model_choice import told
 from tidegate.state import (
     EXECUTION,
     Missing,
@@ -61,14 +62,12 @@ def conclude_step(max_visits: int) -> Callable[[State, RunnableConfig], Awaitabl
 
     def lacking(what: Literal["extraction", "summary"], failures: Mapping[str, ModelFailure]) -> Missing:
         """Say what several models did not do: it can be had if one of them may do it yet."""
-        first, *others = failures
-        told = [f"{name}: {each.error}" for name, each in failures.items()] if others else [failures[first].error]
         again = [each for each in failures.values() if each.retryable and each.visits < max_visits]
         pauses = [each.retry_at for each in again or failures.values()]
         return Missing(
             what=what,
-            id=first,
-            why="; ".join(told),
+            id=next(iter(failures)),
+            why=told({name: each.error for name, each in failures.items()}, models=len(failures)),
             since=min(each.since for each in failures.values()),
             retryable=bool(again),
             attempts=sum(each.attempts for each in failures.values()),

@@ -77,7 +77,7 @@ def cleared() -> dict[str, Any]:
         "enrichments": Overwrite({}),
         "routes": Overwrite({}),
         "summary": None,
-        "summary_failure": None,
+        "summary_failures": None,
         "outcome": None,
         "revision": 0,
     }

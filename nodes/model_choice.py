@@ -79,11 +79,11 @@ async def choose(
         pause = 0.0 if failure is None else time_left(failure.retry_at, failure.paused_at, clock.now())
         if failure is None or (pause <= 0.0 and not _given_up(failure, execution, limits)):
             reasons[name] += "" if report.state == "closed" else ": one probe"
-            return Choice(reason=_told(candidates, reasons), failures=known, asked=name)
+            return Choice(reason=told(reasons, models=len(candidates)), failures=known, asked=name)
         reasons[name] = "the model failed"
         if pause > 0.0 and failure.retryable and failure.visits < limits.max_visits:
             pauses.append(pause)
-    reason = _told(candidates, reasons)
+    reason = told(reasons, models=len(candidates))
     soonest = min(shut.values(), key=lambda report: report.retry_in, default=None)
     if execution.when_open == "fail":
         if soonest is not None:
@@ -138,11 +138,9 @@ def _given_up(failure: ModelFailure, execution: Execution, limits: Limits) -> bo
     return not failure.deferred or execution.rounds >= limits.max_rounds
 
 
-def _told(candidates: Sequence[Candidate], reasons: Mapping[str, str]) -> str:
-    """Return the reasons as one; of several models, each is named."""
-    if len(candidates) == 1:
-        return reasons[candidates[0].circuit.name]
-    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+def told(texts: Mapping[str, str], *, models: int) -> str:
+    """Return what is to be said of models, by circuit, as one text; where there are several, each is named."""
+    return "; ".join(f"{name}: {text}" if models > 1 else text for name, text in texts.items())
 
 
 def _in_order(candidates: Iterable[Candidate], known: Mapping[str, ModelFailure]) -> dict[str, ModelFailure]:

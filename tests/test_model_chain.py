@@ -15,8 +15,10 @@ from tidegate.errors import CircuitOpen, RateLimited, SettingsError
 from tidegate.graph.execution import Executions
 from tidegate.graph.result import Result
 from tidegate.graph.wiring import connect
+from tidegate.nodes.ingest import cleared
 from tidegate.resilience.faults import Behaviour, FaultyChat, RetryAfter, Schedule
 from tidegate.settings import Policy, in_force
+from tidegate.state import State
 from tidegate.testing import ManualClock
 
 TEXT = "it rained in Balan, and the ships waited for the whole day."
@@ -243,6 +245,17 @@ async def test_under_fail_a_pause_that_every_model_asks_for_fails_the_thread() -
         opened.do(200, 200)
         opened.clock.advance(501.0)
         assert model_of(await opened.resume()) == "tidegate:small"
+
+
+async def test_progress_says_why_a_model_did_not_summarize() -> None:
+    async with chain(first=400) as opened:
+        events = [event async for event in opened.pipeline.stream(text=TEXT, thread_id="t")]
+        [first, _] = [event for event in events if event.kind == "finished" and event.step == "summarize"]
+        assert first.detail["failed"] == "permanent: answered 400 Bad Request"
+
+
+def test_another_document_in_the_same_thread_begins_without_failures() -> None:
+    assert {"summary_failures", "extraction_failure"} <= cleared().keys() <= State.__annotations__.keys()
 
 
 async def test_each_circuit_can_be_reset_by_its_name() -> None:
