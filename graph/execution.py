@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from itertools import zip_longest
-from pathlib import PurePath
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple, TypedDict, cast
 from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import GraphDrained
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 
@@ -37,6 +35,7 @@ from tidegate.errors import (
     TidegateError,
 )
 from tidegate.graph import compatibility
+from tidegate.graph.drain import Drain
 from tidegate.graph.lacks import asked_from, lacked, models_wanted, pause_left
 from tidegate.graph.progress import task_event, token_event
 from tidegate.graph.result import Event, HistoryEntry, Result, Status
@@ -44,13 +43,22 @@ from tidegate.graph.services import Services
 from tidegate.settings import Policy
 from tidegate.state import EXECUTION, WHEN_OPEN, Input, Output, State, hash_of
 from tidegate.store.leases import Lease, Leases
-from tidegate.store.registry import Registry, Service, ThreadRecord, ThreadStatus
+from tidegate.store.outbox import Outbox
+from tidegate.store.registry import Registry, Service, ThreadRecord, ThreadStatus, thread_id_of
 from tidegate.telemetry import names, spans
 
 _log = logging.getLogger(__name__)
 Emit = Callable[[Event], None]
 _LONGEST_THREAD_ID = 200
 _RECURSION_LIMIT = 200  # supersteps in one execution; the gates bound their rounds long before
+
+
+class _Watching(NamedTuple):
+    """Who is told what an execution does, and who can stop it."""
+
+    emit: Emit | None
+    tokens: bool
+    control: Drain | None
 
 
 class Executions:
@@ -62,11 +70,13 @@ class Executions:
         services: Services,
         registry: Registry,
         leases: Leases,
+        outbox: Outbox | None = None,
     ) -> None:
         self._graph = graph
         self._services = services
         self._registry = registry
         self._leases = leases
+        self._outbox = outbox
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def advance(
@@ -77,11 +87,12 @@ class Executions:
         when_open: Policy | None = None,
         emit: Emit | None = None,
         tokens: bool = False,
+        control: Drain | None = None,
     ) -> Result:
         """Bring a thread as far as it gets now; `start` creates it, and is never sent to one that exists.
 
         One execution of a thread at a time, under its lease. In this process a second caller waits, and finds what the
-        first one did.
+        first one did. Once `control` is told to drain, it stops after the superstep, and the result is unfinished.
 
         Raises:
             ThreadNotFound, DocumentMismatch, IncompatibleThread, CheckpointDamaged, DocumentError, ServiceError;
@@ -95,10 +106,10 @@ class Executions:
         async with self._turns.setdefault(thread_id, asyncio.Lock()), self._leases.hold(thread_id) as lease:
             if isinstance(self._graph.checkpointer, Fenced):
                 await self._graph.checkpointer.afence(thread_id)
-            return await self._advance(lease, start, when_open, emit, tokens)
+            return await self._advance(lease, start, when_open, _Watching(emit, tokens, control))
 
     async def _advance(
-        self, lease: Lease, start: Input | None, when_open: Policy | None, emit: Emit | None, tokens: bool
+        self, lease: Lease, start: Input | None, when_open: Policy | None, watching: _Watching
     ) -> Result:
         thread_id = lease.thread_id
         config = _config(thread_id, when_open, lease)
@@ -113,19 +124,20 @@ class Executions:
             check_unpublished(record)
         if snapshot is not None:
             stored = await self._result(thread_id, snapshot, record)
-            if stored.status == "complete" or (stored.status == "degraded" and stored.retry_in != 0.0):
-                known_as = record or self._new_record(thread_id, cast("Input", snapshot.values))
-                summed_up = self._summed_up(known_as, stored, cast("State", snapshot.values))
+            if stored.status in ("complete", "degraded"):
+                record = record or self._new_record(thread_id, cast("Input", snapshot.values))
+                summed_up = self._summed_up(record, stored, cast("State", snapshot.values))
                 # Written where a crash came between checkpoint and registry, or what it lacks was not kept before.
-                if record is None or _standing(record) != _standing(summed_up):
-                    await self._registry.put(summed_up, lease)
-                return stored
+                if _standing(record) != _standing(summed_up):
+                    await self._publish(summed_up, stored, lease)
+                if stored.status == "complete" or stored.retry_in != 0.0:
+                    return stored
             start = None
         elif start is None:
             if record is None:
                 raise not_found(thread_id)
             start = Input(source=record.source, document_sha256=record.document_id, media_type=record.media_type)
-        if record is not None and record.fingerprint != self._fingerprint:
+        if record is not None and record.fingerprint not in ("", self._fingerprint):
             _log.info("thread %s was last run by a graph of other steps or edges", thread_id)
         record = replace(
             record or self._new_record(thread_id, start or cast("Input", snapshot.values if snapshot else {})),
@@ -133,11 +145,12 @@ class Executions:
             status="running",
             error=None,
             when_open=when_open,
+            **_attempt(record, snapshot),
         )
         await self._registry.put(record, lease)
         try:
             try:
-                result, values = await self._execute(thread_id, start, snapshot, config, emit, tokens)
+                result, values = await self._execute(thread_id, start, snapshot, config, watching)
             except StateInvalid as error:
                 raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
         except Exception as error:
@@ -149,8 +162,16 @@ class Executions:
             # Raises LeaseLost in its place if that is why: what becomes of the thread is the other process's to record.
             await self._registry.put(failed, lease)
             raise
-        await self._registry.put(self._summed_up(record, result, values), lease)
+        await self._publish(self._summed_up(record, result, values), result, lease)
         return result
+
+    async def _publish(self, record: ThreadRecord, result: Result, lease: Lease) -> None:
+        """Record how far a thread is, and with it what is to be delivered of a revision that it published."""
+        finished = result.status in ("complete", "degraded")
+        also = None
+        if finished and self._outbox is not None:
+            also = self._outbox.writing(record.thread_id, result.revision, result.to_dict())
+        await self._registry.put(record, lease, also=also)
 
     async def _execute(
         self,
@@ -158,8 +179,7 @@ class Executions:
         start: Input | None,
         snapshot: StateSnapshot | None,
         config: RunnableConfig,
-        emit: Emit | None,
-        tokens: bool,
+        watching: _Watching,
     ) -> tuple[Result, State]:
         earlier = cast("str | None", (snapshot.metadata or {}).get(names.TRACEPARENT)) if snapshot else None
         with spans.run(thread_id, resumed=snapshot is not None, resumed_from=earlier) as span:
@@ -171,7 +191,8 @@ class Executions:
                 lacks_names = snapshot.values.get("extraction_failure") is not None
                 span.backfill()
                 await self._graph.aupdate_state(config, {}, as_node="ingest" if lacks_names else "extract")
-            await self._drive(start, config, emit, tokens)
+            with contextlib.suppress(GraphDrained):
+                await self._drive(start, config, watching)
             after = await self._snapshot(thread_id)
             if after is None:
                 raise ThreadError(thread_id, "has no checkpoint after its execution; check the checkpointer")
@@ -179,12 +200,13 @@ class Executions:
             span.outcome(result.status, revision=result.revision, missing=len(result.missing))
         return result, cast("State", after.values)
 
-    async def _drive(self, start: Input | None, config: RunnableConfig, emit: Emit | None, tokens: bool) -> None:
+    async def _drive(self, start: Input | None, config: RunnableConfig, watching: _Watching) -> None:
+        emit, control = watching.emit, watching.control
         if emit is None:
-            await self._graph.ainvoke(start, config, durability="sync")
+            await self._graph.ainvoke(start, config, durability="sync", control=control)
             return
-        modes: list[Any] = ["tasks", "messages"] if tokens else ["tasks"]
-        stream = self._graph.astream(start, config, stream_mode=modes, durability="sync")
+        modes: list[Any] = ["tasks", "messages"] if watching.tokens else ["tasks"]
+        stream = self._graph.astream(start, config, stream_mode=modes, durability="sync", control=control)
         async with contextlib.aclosing(cast("Any", stream)) as items:
             async for mode, item in items:
                 event = token_event(*item) if mode == "messages" else task_event(item)
@@ -295,6 +317,8 @@ class Executions:
             status=status,
             outcome=result.status if finished else None,
             error=None,
+            attempts=0,
+            attempted_at=None,
             revision=result.revision,
             retryable_missing=sum(item.retryable for item in result.missing),
             next_at=None if result.retry_in is None else now + result.retry_in,
@@ -338,6 +362,18 @@ def _reason(snapshot: StateSnapshot, older: StateSnapshot | None) -> str:
     """Return why the gate that ran before this checkpoint decided as it did."""
     gates = [name.removeprefix("gate_") for name in (older.next if older else ()) if name.startswith("gate_")]
     return str(snapshot.values.get("routes", {}).get(gates[0], {}).get("reason", "")) if gates else ""
+
+
+class _Attempt(TypedDict):
+    attempts: int
+    attempted_at: str | None
+
+
+def _attempt(record: ThreadRecord | None, snapshot: StateSnapshot | None) -> _Attempt:
+    """Return the count of executions that began here, this one included: where one got further, it is the first."""
+    at = snapshot.config.get("configurable", {}).get("checkpoint_id") if snapshot else None
+    before = record.attempts if record is not None and record.attempted_at == at else 0
+    return {"attempts": before + 1, "attempted_at": at}
 
 
 def _standing(record: ThreadRecord) -> tuple[ThreadStatus, bool, bool, bool]:
@@ -399,7 +435,4 @@ def not_found(thread_id: str) -> ThreadNotFound:
 
 def default_thread_id(input_: Input) -> str:
     """Return the thread ID of a document: its name, made safe to type, and the beginning of its SHA-256."""
-    source = input_.get("source") or ""
-    path = PurePath(urlsplit(source).path if "://" in source else source)
-    slug = re.sub(r"[^\w.]+", "-", path.stem.lower()).strip("-.")[:40] or "document"
-    return f"{slug}-{str(input_.get('document_sha256'))[:10]}"
+    return thread_id_of(input_.get("source") or "", str(input_.get("document_sha256"))[:10])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tidegate.errors import LeaseLost, StoreUnavailable, ThreadBusy, ThreadNotFound
+from tidegate.graph.drain import Drain
 from tidegate.graph.execution import Executions
 from tidegate.graph.lacks import lacked
 from tidegate.graph.result import Event, Result
@@ -85,13 +86,19 @@ class Sweep:
         limits: Mapping[Service, int],
         clock: Clock,
         watch: bool,
+        control: Drain | None = None,
     ) -> None:
-        """`limits` is how many threads are resumed at once for each service. `watch` goes on until cancelled."""
+        """`limits` is how many threads are resumed at once for each service. `watch` goes on until cancelled.
+
+        Once `control` is told to drain, no thread is resumed any more, those that are stop after their supersteps, and
+        the sweep ends.
+        """
         self._executions = executions
         self._registry = registry
         self._circuits = circuits
         self._clock = clock
         self._watch = watch
+        self._control = control
         self._starts = {service: SlowStart(limits[service]) for service in circuits}
         self._running: dict[asyncio.Task[None], str] = {}
         self._resting: dict[str, float] = {}
@@ -108,13 +115,13 @@ class Sweep:
         try:
             while True:
                 try:
-                    pause = await self._start(emit)
+                    pause = POLL if self._is_draining else await self._start(emit)
                 except StoreUnavailable as error:
                     if not self._watch:
                         raise
                     _log.warning("threads cannot be looked up now: %s", error)
                     pause = POLL
-                if not self._running and not self._watch:
+                if not self._running and (not self._watch or self._is_draining):
                     return
                 await self._wait(pause)
         finally:
@@ -122,6 +129,10 @@ class Sweep:
                 task.cancel()
             if self._running:
                 await asyncio.wait(self._running)
+
+    @property
+    def _is_draining(self) -> bool:
+        return self._control is not None and self._control.drain_requested
 
     async def _start(self, emit: Callable[[Healed], None]) -> float:
         """Start all that may start now; return in how many seconds there may be more."""
@@ -183,6 +194,7 @@ class Sweep:
                 None,
                 when_open="degrade" if record.outcome == "degraded" else record.when_open,
                 emit=events.append,
+                control=self._control,
             )
             # Its circuit may be open though another model's, which cannot help this thread, is closed.
             rest = max(REST, result.retry_in or 0.0) if lacked(result) else None
@@ -218,11 +230,14 @@ class Sweep:
                 self._starts[service].succeeded()
 
     async def _wait(self, pause: float) -> None:
-        timer = asyncio.create_task(self._clock.sleep(max(pause, _LEAST_PAUSE)))
+        others = {asyncio.create_task(self._clock.sleep(max(pause, _LEAST_PAUSE)))}
+        if self._control is not None and not self._is_draining:
+            others.add(asyncio.create_task(self._control.wait()))
         try:
-            done, _ = await asyncio.wait({timer, *self._running}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({*others, *self._running}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            timer.cancel()
-        for task in done - {timer}:
+            for other in others:
+                other.cancel()
+        for task in done - others:
             del self._running[task]
             task.result()

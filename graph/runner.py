@@ -15,6 +15,7 @@ from tidegate.checkpointers import locate, open_checkpointer
 from tidegate.checkpointers.saving import Pruned, Saver
 from tidegate.errors import ThreadError
 from tidegate.graph import adapters
+from tidegate.graph.drain import Drain
 from tidegate.graph.drawing import Path, visited
 from tidegate.graph.execution import Emit, Executions, default_thread_id
 from tidegate.graph.healing import Healed, Sweep
@@ -22,6 +23,7 @@ from tidegate.graph.home import Home
 from tidegate.graph.pipeline import build_graph
 from tidegate.graph.result import Event, HistoryEntry, Result
 from tidegate.graph.upkeep import Checked, Finding, Forgotten, Upkeep
+from tidegate.graph.verdicts import Verdicts
 from tidegate.graph.wiring import Models, Source, Wired, wire
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
@@ -43,13 +45,18 @@ class Pipeline:
 
     Open one and keep it: `async with Pipeline.open() as pipeline`, or `with Pipeline.open_sync() as pipeline`. The
     methods may be awaited from any event loop, their `_sync` twins called from any thread but the pipeline's own.
+
+    `registry`, `inbox` and `outbox` are for engines, which run threads unattended.
     """
 
     def __init__(self, wired: Wired, checkpointer: Saver, settings: Settings) -> None:
         self.settings = settings
         self.graph = build_graph(wired.services, settings).compile(checkpointer=checkpointer, name="tidegate")
         self._wired = wired
-        self._executions = Executions(self.graph, wired.services, wired.registry, wired.leases)
+        self.registry = wired.registry
+        self.inbox = wired.inbox
+        self.outbox = wired.outbox
+        self._executions = Executions(self.graph, wired.services, wired.registry, wired.leases, wired.outbox)
         self._upkeep = Upkeep(
             checkpointer,
             self._executions,
@@ -59,6 +66,7 @@ class Pipeline:
             leases=wired.leases,
             journal=wired.journal,
         )
+        self._verdicts = Verdicts(wired.registry, wired.leases)
         self._home = Home()
 
     @classmethod
@@ -131,12 +139,12 @@ class Pipeline:
         work = self._run(source, text=text, name=name, thread_id=thread_id, fresh=fresh, when_open=when_open)
         return await self._home.run(work)
 
-    async def resume(self, thread_id: str, *, when_open: Policy | None = None) -> Result:
+    async def resume(self, thread_id: str, *, when_open: Policy | None = None, control: Drain | None = None) -> Result:
         """Bring a thread as far as it can get now.
 
         An unfinished or waiting thread goes on from its last checkpoint. A complete one returns what is stored. A
         degraded one asks for what is missing, and for nothing else, if a circuit lets calls through; else it returns
-        what is stored, with `retry_in`.
+        what is stored, with `retry_in`. Once `control` is told to drain, the thread stops after its superstep.
 
         Raises:
             ThreadNotFound: no thread has this ID.
@@ -145,7 +153,7 @@ class Pipeline:
             DocumentError: its document cannot be worked on, as the first run said.
             CircuitOpen: policy `fail`, and a circuit is open.
         """
-        return await self._home.run(self._executions.advance(thread_id, None, when_open=when_open))
+        return await self._home.run(self._executions.advance(thread_id, None, when_open=when_open, control=control))
 
     def stream(
         self,
@@ -177,7 +185,7 @@ class Pipeline:
 
         return self._home.stream(work)
 
-    def backfill(self, *, watch: bool = False) -> AsyncGenerator[Healed, None]:
+    def backfill(self, *, watch: bool = False, control: Drain | None = None) -> AsyncGenerator[Healed, None]:
         """Bring forward every thread that can be now, and yield each that was: `async for healed in ...`.
 
         Degraded threads ask for what they lack and can have, waiting ones go on, where the circuit admits a call: with
@@ -187,7 +195,8 @@ class Pipeline:
         with `watch` to the next hour, if it was published before or the store was lost, and else to `resume`.
 
         With `watch` it does so from now on: it sleeps until a circuit may admit a call or a pause is over. Leaving the
-        loop early cancels the executions, which can be resumed.
+        loop early cancels the executions, which can be resumed. Once `control` is told to drain, they stop after their
+        supersteps, and it ends.
 
         Raises:
             StoreUnavailable: the threads cannot be looked up; with `watch`, it waits for the store.
@@ -205,6 +214,7 @@ class Pipeline:
             },
             clock=services.clock,
             watch=watch,
+            control=control,
         )
         return self._home.stream(sweep.run)
 
@@ -227,6 +237,37 @@ class Pipeline:
     async def threads(self, *, status: ThreadStatus | None = None, limit: int | None = 100) -> list[ThreadRecord]:
         """Return the threads in the registry, the most recently updated first; all of them without a `limit`."""
         return await self._home.run(self._wired.registry.threads(status=status, limit=limit))
+
+    async def cancel(self, thread_id: str) -> bool:
+        """Leave a thread as it is until it is resumed or retried; False if it is finished, or cancelled already.
+
+        Raises:
+            ThreadNotFound: there is none.
+            ThreadBusy: it is being run.
+        """
+        return await self._home.run(self._verdicts.cancel(thread_id))
+
+    async def give_up(self, thread_id: str, reason: str) -> bool:
+        """Have nobody go on by itself with a thread that failed or was interrupted; False if it is neither.
+
+        Raises:
+            ThreadBusy: it is being run.
+        """
+        return await self._home.run(self._verdicts.give_up(thread_id, reason))
+
+    async def retry(self, thread_id: str) -> None:
+        """Queue a thread that failed, was given up or cancelled: a service goes on with it where it stopped.
+
+        Raises:
+            ThreadNotFound: there is none.
+            ThreadBusy: it is being run.
+            ThreadError: it is none of these, or its document never came in.
+        """
+        await self._home.run(self._verdicts.retry(thread_id))
+
+    async def retry_all(self) -> list[str]:
+        """Queue all threads that were given up, and return their IDs."""
+        return await self._home.run(self._verdicts.retry_all())
 
     async def delete(self, thread_id: str) -> None:
         """Delete a thread: its checkpoints and its place in the list. Its document and its answers stay.

@@ -20,15 +20,17 @@ from tidegate.errors import (
 from tidegate.graph.execution import Executions, check_thread_id, check_unpublished, not_found
 from tidegate.resilience.journal import Journal
 from tidegate.services.intake import shown
+from tidegate.store import inbox, outbox
 from tidegate.store.codec import Codec
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
 from tidegate.store.leases import Lease, Leases
 from tidegate.store.registry import Registry, ThreadRecord
-from tidegate.store.transactions import Store
+from tidegate.store.transactions import Connection, Store
 
 _TAKEN = "exists already; choose another ID for the copy, or delete it first"
 _FINISHED = frozenset({"complete", "degraded"})
+_LEFT = frozenset({*_FINISHED, "cancelled"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +46,16 @@ class Finding:
     """A thread that is not finished, or whose results are gone: what is the matter, and what helps.
 
     `running`: under a lease, now. `waiting`: for a circuit. `failed`: with an error. `interrupted`: its process ended,
-    or was killed. `lagging`: finished, and the list of threads does not know. `incompatible`, `damaged`: cannot go on.
+    or was killed. `queued`: not begun. `dead`: a service gave it up. `lagging`: finished, and the list of threads does
+    not know. `incompatible`, `damaged`: cannot go on.
     """
 
     thread_id: str
-    state: Literal["running", "waiting", "failed", "interrupted", "lagging", "incompatible", "damaged"]
+    state: Literal[
+        "running", "waiting", "failed", "interrupted", "queued", "dead", "lagging", "incompatible", "damaged"
+    ]
     reason: str
-    helps: Literal["resume", "delete", "nothing"]
+    helps: Literal["resume", "retry", "delete", "nothing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +108,7 @@ class Upkeep:
             raise not_found(thread_id)
         async with self._leases.hold(thread_id) as lease:
             await self._saver.adelete_thread(thread_id, leases=[lease])
-            await self._registry.delete(thread_id, lease)
+            await self._registry.delete(thread_id, lease, also=outbox.forget)
 
     async def copy(self, thread_id: str, to: str) -> None:
         """Copy a thread, its history included, to an ID that has none.
@@ -165,7 +170,7 @@ class Upkeep:
                 await self._saver.adelete_thread(lease.thread_id, leases=leases)
             await self._documents.delete(found[0], leases)
             for lease in leases:
-                await self._registry.delete(lease.thread_id, lease)
+                await self._registry.delete(lease.thread_id, lease, also=_forget)
         return Forgotten(document_id=found[0], threads=tuple(lease.thread_id for lease in leases), calls=calls)
 
     async def _threads_of(self, document_id: str) -> set[str]:
@@ -192,14 +197,21 @@ class Upkeep:
         A degraded thread is finished.
         """
         return [
-            await self._finding(record.thread_id)
+            await self._finding(record)
             for record in reversed(await self._registry.threads(limit=None))
-            if record.status not in _FINISHED or not await self._has_checkpoints(record.thread_id)
+            if record.status not in _LEFT
+            or (record.status in _FINISHED and not await self._has_checkpoints(record.thread_id))
         ]
 
-    async def _finding(self, thread_id: str) -> Finding:
+    async def _finding(self, record: ThreadRecord) -> Finding:
+        thread_id = record.thread_id
         if (busy := await self._leases.holder(thread_id)) is not None:
             return Finding(thread_id=thread_id, state="running", reason=busy.problem, helps="nothing")
+        if record.status == "queued":
+            return Finding(thread_id=thread_id, state="queued", reason="waits to be begun by a service", helps="resume")
+        if record.status == "dead":
+            helps: Literal["retry", "delete"] = "retry" if record.document_id else "delete"
+            return Finding(thread_id=thread_id, state="dead", reason=record.error or "", helps=helps)
         try:
             result = await self._executions.inspect(thread_id)
             orphans = await self._orphans(thread_id)
@@ -265,6 +277,11 @@ class Upkeep:
         return record
 
 
+def _forget(connection: Connection, thread_id: str) -> None:
+    outbox.forget(connection, thread_id)
+    inbox.forget(connection, thread_id)
+
+
 _MOST = 20
 """Findings of one kind in one file: it is restored after the first."""
 
@@ -275,6 +292,7 @@ _PACKED = (
     ("channel_values", "value", "channel"),
     ("writes", "value", "channel"),
     ("calls", "answer", "cache_key"),
+    ("outbox", "result", "thread_id"),
 )
 
 

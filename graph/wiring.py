@@ -31,9 +31,11 @@ from tidegate.services.summarizers.llm import LlmSummarizer
 from tidegate.settings import Settings, SummarySettings
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.documents import Documents
+from tidegate.store.inbox import Inbox
 from tidegate.store.leases import Leases
 from tidegate.store.live import LiveDatabase
 from tidegate.store.opening import store_at
+from tidegate.store.outbox import Outbox
 from tidegate.store.registry import Registry
 from tidegate.store.schema import SERVER_STORE
 from tidegate.store.transactions import Store
@@ -55,6 +57,8 @@ class Wired:
     services: Services
     documents: Documents
     registry: Registry
+    inbox: Inbox
+    outbox: Outbox
     leases: Leases
     journal: Journal
     circuits: Circuits
@@ -154,6 +158,8 @@ def connect(
         services=services,
         documents=Documents(store),
         registry=Registry(store),
+        inbox=Inbox(store, max_queued=settings.serve.max_queued),
+        outbox=Outbox(store, {sink.name: sink.triggers for sink in settings.sink}),
         leases=leases,
         journal=journal,
         circuits=circuits,

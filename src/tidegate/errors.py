@@ -19,6 +19,8 @@ TidegateError
 │   ├── ThreadBusy                another process runs it: wait
 │   └── LeaseLost                 another process took it over; this one stopped
 ├── DocumentNotFound            name a document that there is
+├── EventInvalid                whoever sent the event has to mend it
+├── QueueFull                   deliver the event again in `retry_in`
 ├── StoreError                  look at the disk, or at the file that things are kept in
 │   └── StoreDamaged              restore the file from a copy
 ├── StoreUnavailable            bring the database back, then resume
@@ -168,6 +170,23 @@ class DocumentNotFound(TidegateError):
 
     def __reduce__(self) -> tuple[type[DocumentNotFound], tuple[str, Sequence[str]]]:
         return type(self), (self.name, self.found)
+
+
+class EventInvalid(TidegateError):
+    """An event from outside cannot be understood; it will not be when it is delivered again."""
+
+
+class QueueFull(TidegateError):
+    """So many threads wait to be begun that no new event is taken in; deliver it again in `retry_in` seconds."""
+
+    def __init__(self, max_queued: int, *, retry_in: float) -> None:
+        """Say how many may wait."""
+        super().__init__(f"{max_queued} threads wait to be begun, as many as may; try again in {retry_in:g} s")
+        self.max_queued = max_queued
+        self.retry_in = retry_in
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), retry_in=self.retry_in), (self.max_queued,)
 
 
 class ThreadBusy(ThreadError):

@@ -25,15 +25,11 @@ class Documents:
         """Keep these bytes and return their SHA-256 in hex; storing them again changes nothing."""
         sha256 = hashlib.sha256(data).hexdigest()
 
-        def insert(connection: Connection) -> None:
-            if connection.execute("SELECT 1 FROM documents WHERE sha256 = ?", (sha256,)).fetchone():
-                return
-            connection.execute(
-                "INSERT INTO documents (sha256, data, taken_at) VALUES (?, ?, tidegate_now())",
-                (sha256, self._database.codec.pack(data)),
-            )
+        def write(connection: Connection) -> None:
+            if connection.execute("SELECT 1 FROM documents WHERE sha256 = ?", (sha256,)).fetchone() is None:
+                insert(connection, sha256, self._database.codec.pack(data))
 
-        await self._database.write(insert)
+        await self._database.write(write)
         return sha256
 
     async def named(self, digest: str) -> list[str]:
@@ -84,3 +80,11 @@ class Documents:
                 f"document {sha256} in {self._database.path} {error}; run it again under a new thread"
             ) from error
         return data
+
+
+def insert(connection: Connection, sha256: str, packed: bytes) -> None:
+    """Keep a document's bytes, packed by the store's codec, in a transaction that was begun."""
+    connection.execute(
+        "INSERT INTO documents (sha256, data, taken_at) VALUES (?, ?, tidegate_now()) ON CONFLICT (sha256) DO NOTHING",
+        (sha256, packed),
+    )

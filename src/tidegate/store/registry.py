@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields, replace
+from pathlib import PurePath
 from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from tidegate.settings import Policy
 from tidegate.store.documents import DIGEST
 from tidegate.store.leases import Lease, check, running
 from tidegate.store.transactions import Connection, Store
 
-ThreadStatus: TypeAlias = Literal["running", "interrupted", "waiting", "failed", "complete", "degraded"]
-"""`waiting` for a circuit; `failed` with an error; `interrupted`: its process ended, or was killed.
+ThreadStatus: TypeAlias = Literal[
+    "queued", "running", "interrupted", "waiting", "failed", "dead", "cancelled", "complete", "degraded"
+]
+"""`queued`: an event brought it, and it was not begun; `waiting` for a circuit; `failed` with an error; `dead`: a
+service gave it up, with the error that it ended with; `cancelled` by hand; `interrupted`: its process ended, or was
+killed.
 
 The last is never stored: a thread is `running` until it is resumed, and `Registry.threads` looks who runs it.
 """
@@ -27,6 +35,7 @@ class ThreadRecord:
     `when_open` is the policy that its last execution was given, in place of the settings'. `extraction_at`,
     `enrichment_at` and `summary_at` are the times from which a sweep may ask that service for what the thread lacks, if
     its circuit lets it: None where it lacks nothing that can be had. They outlast a crash in the middle of healing.
+    `attempts` counts the executions that were begun since one got further than the checkpoint `attempted_at`.
     """
 
     thread_id: str
@@ -44,6 +53,8 @@ class ThreadRecord:
     enrichment_at: float | None = None
     summary_at: float | None = None
     extraction_at: float | None = None
+    attempts: int = 0
+    attempted_at: str | None = None
     updated_at: float = 0.0
 
     def asks(self, service: Service) -> float | None:
@@ -55,7 +66,7 @@ class ThreadRecord:
         }[service]
 
 
-_UNFINISHED: tuple[ThreadStatus, ...] = ("running", "waiting", "failed")
+_UNFINISHED: tuple[ThreadStatus, ...] = ("queued", "running", "waiting", "failed")
 _COLUMNS = ", ".join(field.name for field in fields(ThreadRecord))
 _UPDATES = ", ".join(f"{field.name} = excluded.{field.name}" for field in fields(ThreadRecord)[1:])
 
@@ -66,33 +77,35 @@ class Registry:
     def __init__(self, database: Store) -> None:
         self._database = database
 
-    async def put(self, record: ThreadRecord, lease: Lease | None = None) -> None:
+    async def put(
+        self, record: ThreadRecord, lease: Lease | None = None, *, also: Callable[[Connection], None] | None = None
+    ) -> None:
         """Write one thread's record in place of the one before; `updated_at` is set here.
+
+        `also` is done in the same transaction.
 
         Raises:
             LeaseLost: the lease is given, and another process has taken the thread over.
         """
-        values = astuple(record)[:-1]
-        marks = ", ".join("?" * len(values))
 
-        def upsert(connection: Connection) -> None:
+        def write(connection: Connection) -> None:
             if lease is not None:
                 check(connection, lease)
-            connection.execute(
-                f"INSERT INTO threads ({_COLUMNS}) VALUES ({marks}, tidegate_now()) "  # noqa: S608 - our names
-                f"ON CONFLICT (thread_id) DO UPDATE SET {_UPDATES}",
-                values,
-            )
+            put(connection, record)
+            if also is not None:
+                also(connection)
 
-        await self._database.write(upsert)
+        await self._database.write(write)
 
     async def get(self, thread_id: str) -> ThreadRecord | None:
         """Return one thread's record, None if it has none."""
         rows = await self._select("WHERE thread_id = ?", (thread_id,))
         return rows[0] if rows else None
 
-    async def delete(self, thread_id: str, lease: Lease | None = None) -> None:
-        """Remove one thread's record.
+    async def delete(
+        self, thread_id: str, lease: Lease | None = None, *, also: Callable[[Connection, str], None] | None = None
+    ) -> None:
+        """Remove one thread's record; `also` is done in the same transaction.
 
         Raises:
             LeaseLost: as `put`.
@@ -102,6 +115,8 @@ class Registry:
             if lease is not None:
                 check(connection, lease)
             connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread_id,))
+            if also is not None:
+                also(connection, thread_id)
 
         await self._database.write(delete)
 
@@ -147,6 +162,60 @@ class Registry:
 
         return await self._database.read(select)
 
+    async def due(self, *, limit: int, but_not: Sequence[str] = ()) -> list[ThreadRecord]:
+        """Return threads that are to be executed now, and that nobody runs.
+
+        Those first that were interrupted, then those that failed and whose pause is over, then the queued ones, each
+        the longest untouched first.
+        """
+
+        def select(connection: Connection) -> list[ThreadRecord]:
+            begun = _select(connection, "WHERE status = 'running' ORDER BY updated_at", ())
+            run = running(connection) if begun else frozenset()
+            found = [each for each in begun if each.thread_id not in run]
+            most = limit + len(but_not)
+            pause_over = "WHERE status = 'failed' AND coalesce(next_at, 0.0) <= tidegate_now()"
+            found += _select(connection, f"{pause_over} ORDER BY updated_at LIMIT ?", (most,))
+            found += _select(connection, "WHERE status = 'queued' ORDER BY updated_at LIMIT ?", (most,))
+            return [each for each in found if each.thread_id not in but_not][:limit]
+
+        return await self._database.read(select)
+
+    async def pause_left(self) -> float | None:
+        """Return the seconds until the first failed thread's pause is over; None if there is none."""
+
+        def select(connection: Connection) -> float | None:
+            sql = "SELECT min(next_at) - tidegate_now() FROM threads WHERE status = 'failed'"
+            [left] = connection.execute(sql).fetchone()
+            return None if left is None else max(0.0, float(left))
+
+        return await self._database.read(select)
+
+    async def rule(
+        self, thread_id: str, *, seen: Sequence[ThreadStatus], status: ThreadStatus, **values: object
+    ) -> bool:
+        """Give a thread this status and these values if it has one of those `seen`; say whether it had."""
+        assignments = "".join(f", {name} = ?" for name in values)
+        marks = ", ".join("?" * len(seen))
+
+        def update(connection: Connection) -> int:
+            return connection.execute(
+                f"UPDATE threads SET status = ?{assignments}, updated_at = tidegate_now() "  # noqa: S608 - our names
+                f"WHERE thread_id = ? AND status IN ({marks})",
+                (status, *values.values(), thread_id, *seen),
+            ).rowcount
+
+        return await self._database.write(update) > 0
+
+    async def count(self) -> dict[ThreadStatus, int]:
+        """Return how many threads there are of each status that is stored: those that were interrupted are running."""
+
+        def select(connection: Connection) -> dict[ThreadStatus, int]:
+            rows = connection.execute("SELECT status, count(*) FROM threads GROUP BY status")
+            return {status: int(number) for status, number in rows}
+
+        return await self._database.read(select)
+
     async def silence(self) -> float:
         """Return for how many seconds nothing was written of the unfinished thread of which that is longest; else 0."""
         oldest = " UNION ALL ".join(["SELECT min(updated_at) AS at FROM threads WHERE status = ?"] * len(_UNFINISHED))
@@ -167,6 +236,24 @@ class Registry:
 
     async def _select(self, clause: str, values: tuple[object, ...]) -> list[ThreadRecord]:
         return await self._database.read(lambda connection: _select(connection, clause, values))
+
+
+def put(connection: Connection, record: ThreadRecord) -> None:
+    """Write one thread's record, as `Registry.put` does, in a transaction that was begun."""
+    values = astuple(record)[:-1]
+    marks = ", ".join("?" * len(values))
+    connection.execute(
+        f"INSERT INTO threads ({_COLUMNS}) VALUES ({marks}, tidegate_now()) "  # noqa: S608 - our names
+        f"ON CONFLICT (thread_id) DO UPDATE SET {_UPDATES}",
+        values,
+    )
+
+
+def thread_id_of(source: str, digest: str) -> str:
+    """Return a thread ID that can be typed and told apart: of a document's name, and of hex digits."""
+    path = PurePath(urlsplit(source).path if "://" in source else source)
+    slug = re.sub(r"[^\w.]+", "-", path.stem.lower()).strip("-.")[:40] or "document"
+    return f"{slug}-{digest}"
 
 
 def _select(connection: Connection, clause: str, values: tuple[object, ...]) -> list[ThreadRecord]:

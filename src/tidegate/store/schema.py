@@ -155,7 +155,38 @@ THREADS_BY_NAME = """
 """
 """What threads are looked up by: `forget` by document or source, lists by status."""
 
-_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME)
+EVENTS = """
+    ALTER TABLE threads ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE threads ADD COLUMN attempted_at TEXT;
+    CREATE TABLE inbox (
+        source TEXT NOT NULL,
+        event_id TEXT NOT NULL,
+        thread_id TEXT NOT NULL,
+        traceparent TEXT,
+        received_at REAL NOT NULL,
+        PRIMARY KEY (source, event_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX inbox_by_thread ON inbox (thread_id);
+    CREATE TABLE outbox (
+        id INTEGER PRIMARY KEY,
+        thread_id TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        sink TEXT NOT NULL,
+        result BLOB,
+        written_at REAL NOT NULL,
+        next_at REAL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        error TEXT,
+        UNIQUE (thread_id, revision, sink)
+    ) STRICT;
+    CREATE INDEX outbox_by_time ON outbox (next_at) WHERE next_at IS NOT NULL;
+    CREATE INDEX outbox_by_sink ON outbox (sink) WHERE result IS NOT NULL
+"""
+"""Which event began which thread, and which results are still to be delivered where. A row of `outbox` holds a result,
+packed, until it is delivered; one that has a result and no `next_at` was given up. `attempts` of a thread counts how
+often it was begun since it last got further: at the checkpoint `attempted_at`."""
+
+_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS)
 
 STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, *_THREADS_SINCE)
 """The store's file."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -23,6 +23,8 @@ from pydantic_settings import (
 )
 
 from tidegate.errors import SettingsError
+from tidegate.settings.section import Section
+from tidegate.settings.service import ServeSettings, Sink, Trigger, check
 
 Policy: TypeAlias = Literal["degrade", "wait", "fail"]
 _log = logging.getLogger(__name__)
@@ -33,11 +35,7 @@ _OF_COMMANDS = frozenset({"LOG_FORMAT"})  # read before there are settings
 _USERINFO = re.compile(r"://[^/@\s]+@")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServiceSettings(_Section):
+class ServiceSettings(Section):
     """How calls to one service are guarded. Durations are in seconds."""
 
     when_open: Policy = Field(default="degrade", description="while the circuit is open: degrade, wait or fail")
@@ -151,7 +149,7 @@ class ExtractionSettings(ServiceSettings):
     concurrency: int = Field(default=4, ge=1, description="calls in flight at most")
 
 
-class FallbackModel(_Section):
+class FallbackModel(Section):
     """A chat model that is asked where the ones before it cannot be; its name alone will do."""
 
     model: str = Field(description="the chat model as provider:name")
@@ -184,7 +182,7 @@ class SummarySettings(ServiceSettings):
     )
 
 
-class JournalSettings(_Section):
+class JournalSettings(Section):
     """The journal of calls to services. Durations are in seconds."""
 
     enabled: bool = Field(default=True, description="record answers, and replay them instead of asking again")
@@ -224,6 +222,14 @@ class Settings(BaseSettings):
     extraction: ExtractionSettings = Field(default_factory=lambda: ExtractionSettings())
     enrichment: EnrichmentSettings = Field(default_factory=lambda: EnrichmentSettings())
     summary: SummarySettings = Field(default_factory=lambda: SummarySettings())
+    serve: ServeSettings = Field(default_factory=lambda: ServeSettings())
+    trigger: tuple[Trigger, ...] = Field(default=(), description="what starts threads while `tidegate serve` runs")
+    sink: tuple[Sink, ...] = Field(default=(), description="where the results of those threads go")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        check(self.trigger, self.sink)
+        return self
 
     @property
     def key(self) -> bytes | None:

@@ -1,0 +1,1 @@
+"""Sinks: where the results of threads go that events began."""

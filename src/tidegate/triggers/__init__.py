@@ -1,0 +1,1 @@
+"""Triggers: what starts threads without anybody calling."""

@@ -1,0 +1,67 @@
+"""The door through which triggers hand events in, and what a trigger is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tidegate.engine.port import Engine, Unreadable
+from tidegate.errors import QueueFull
+from tidegate.store.clock import Clock, SystemClock
+from tidegate.store.inbox import Envelope, Inbox, Receipt
+
+
+class Trigger(Protocol):
+    """A source of events."""
+
+    @property
+    def name(self) -> str:
+        """What tells its events from those of other triggers, and its lines in the log."""
+        ...
+
+    async def run(self, door: Door) -> None:
+        """Hand events in until cancelled; each is acknowledged to its source only after the door took it.
+
+        A source that cannot be reached is waited for in here. What is raised is a bug, or a setting that is wrong.
+
+        Raises:
+            SettingsError: it cannot begin: a folder that is not there, a URL that nobody can read, a missing extra.
+        """
+        ...
+
+
+class Door:
+    """Takes events in; what it returned is durable."""
+
+    def __init__(self, engine: Engine, inbox: Inbox, *, max_document_bytes: int, clock: Clock | None = None) -> None:
+        """Hand events to this engine. Documents have at most `max_document_bytes`."""
+        self.max_document_bytes = max_document_bytes
+        self.clock = clock or SystemClock()
+        self._engine = engine
+        self._inbox = inbox
+
+    async def known(self, source: str, event_id: str) -> Receipt | None:
+        """Return what became of an event that came before, which saves reading its document; else None."""
+        return await self._inbox.find(source, event_id)
+
+    async def offer(self, event: Envelope | Unreadable) -> Receipt:
+        """Take an event in, or refuse it at once.
+
+        Raises:
+            QueueFull: offer it again in `retry_in` seconds.
+            EventInvalid: it never will be.
+            StoreUnavailable, StoreError: offer it again later.
+        """
+        return await self._engine.submit(event)
+
+    async def take(self, event: Envelope | Unreadable) -> Receipt:
+        """Take an event in; while too many threads wait, wait, so that the source keeps what comes after.
+
+        Raises:
+            EventInvalid: it never will be.
+            StoreUnavailable, StoreError: offer it again later.
+        """
+        while True:
+            try:
+                return await self.offer(event)
+            except QueueFull as full:
+                await self.clock.sleep(full.retry_in)
