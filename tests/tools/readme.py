@@ -9,9 +9,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from tests.servers.enrichment import EnrichmentServer
 from tidegate.settings import Settings, in_force
+from tidegate.settings.service import Sink, Trigger
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -56,7 +61,24 @@ def settings() -> dict[str, str]:
         f"| `{row.name}` | {f'`{row.value}`' if row.value else ''} | {row.description} |"
         for row in in_force(Settings())
     ]
-    return {"settings": "\n".join(["| setting | default | what it does |", "| --- | --- | --- |", *rows])}
+    table = ["| setting | default | what it does |", "| --- | --- | --- |", *rows]
+    return {"settings": "\n".join(table), "triggers": _table(Trigger), "sinks": _table(Sink)}
+
+
+def _table(kinds: Any) -> str:
+    """Return a table of the settings of all kinds of triggers, or of sinks; those that all of them share come first."""
+    models: list[type[BaseModel]] = list(get_args(get_args(kinds)[0]))
+    shared = [name for name in models[0].model_fields if all(name in model.model_fields for model in models)]
+    rows = ["| setting | default | what it does |", "| --- | --- | --- |"]
+    rows += [_row(name, models[0].model_fields[name]) for name in shared if name != "kind"]
+    for model in models:
+        rows += [_row(name, field) for name, field in model.model_fields.items() if name not in shared]
+    return "\n".join(rows)
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    default = "required" if field.is_required() else f"`{field.default}`" if field.default not in ("", (), None) else ""
+    return f"| `{name}` | {default} | {field.description} |"
 
 
 def outage(folder: Path, *, reset_timeout: float) -> dict[str, str]:
