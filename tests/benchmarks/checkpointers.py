@@ -7,7 +7,6 @@ not be measured. `--quick` goes through everything once, in small, and judges no
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import statistics
@@ -22,13 +21,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.benchmarks import long_history, whole_database
+from tests.benchmarks import long_history, program, whole_database
 from tests.benchmarks.counters import counting_fsyncs
 from tests.benchmarks.fan_out import Household, Sample, Workload, together, worker_closes, worker_opens
 from tests.benchmarks.long_history import Seconds, Store
 from tests.benchmarks.prose import prose
 from tests.benchmarks.ratios import Ratio, markdown, percentile, table, turns
-from tests.benchmarks.results import machine, write_section
+from tests.benchmarks.results import machine
 from tests.benchmarks.savers import NONE, NONE_SYNC, OFFICIAL, OTHERS, OURS, Saver
 
 PACKAGES = ("langgraph", "langgraph-checkpoint", "langgraph-checkpoint-sqlite", "aiosqlite", "ormsgpack", "zstandard")
@@ -257,8 +256,8 @@ def compare_databases(plan: Plan, folder: Path) -> Iterable[Ratio]:
     yield Ratio(f"{what}, raw bytes included", tuple(whole for _, whole in measured))
 
 
-def benchmark(plan: Plan, folder: Path) -> tuple[list[Ratio], str]:
-    """Measure everything; returns the ratios, and the report in Markdown."""
+def benchmark(plan: Plan, folder: Path) -> tuple[bool, str]:
+    """Measure everything; returns whether all held, and the report in Markdown."""
     chance = random.Random(0)  # noqa: S311 - shuffles turns
     began = time.monotonic()
     ratios: list[Ratio] = []
@@ -287,24 +286,9 @@ def benchmark(plan: Plan, folder: Path) -> tuple[list[Ratio], str]:
         markdown(COSTS, costs),
         markdown(operations, times),
     ]
-    return ratios, "\n\n".join(report)
-
-
-def main() -> int:
-    """Run the benchmark; 1 if a target is not held."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="all code, small, no verdict, RESULTS.md untouched")
-    parser.add_argument("--folder", type=Path, help="where to keep files meanwhile: on the disk to be measured")
-    arguments = parser.parse_args()
-    with TemporaryDirectory(dir=arguments.folder, prefix="tidegate-benchmark-") as folder:
-        ratios, report = benchmark(QUICK if arguments.quick else FULL, Path(folder))
-    print(report)
-    if arguments.quick:
-        return 0
-    write_section("Checkpointers", report)
-    return int(any(ratio.held is False for ratio in ratios))
+    return all(ratio.held is not False for ratio in ratios), "\n\n".join(report)
 
 
 if __name__ == "__main__":
     counting_fsyncs()
-    sys.exit(main())
+    sys.exit(program.run("Checkpointers", __doc__, benchmark, full=FULL, quick=QUICK))

@@ -7,7 +7,6 @@ not be measured. `--quick` goes through everything once, in small, and judges no
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import random
@@ -20,16 +19,15 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 
-from tests.benchmarks import breakers, lookups, outage
+from tests.benchmarks import breakers, lookups, outage, program
 from tests.benchmarks.breakers import BARE, BREAKER, GUARD, PURGATORY, Call, Contender, Finding
 from tests.benchmarks.lookups import CLIENTS, CONCURRENCY, GRAPH, HTTPX, Way
 from tests.benchmarks.outage import Outage, Weathered
 from tests.benchmarks.ratios import Ratio, markdown, table, turns
-from tests.benchmarks.results import machine, write_section
+from tests.benchmarks.results import machine
 
 PERMIT = 2.0
 LOOK_UP = 1.3
@@ -226,20 +224,5 @@ def benchmark(plan: Plan, folder: Path) -> tuple[bool, str]:
     return held, "\n\n".join(report)
 
 
-def main() -> int:
-    """Run the benchmark; 1 if a target is not held."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="all code, small, no verdict, RESULTS.md untouched")
-    parser.add_argument("--folder", type=Path, help="where to keep files meanwhile: on the disk to be measured")
-    arguments = parser.parse_args()
-    with TemporaryDirectory(dir=arguments.folder, prefix="tidegate-benchmark-") as folder:
-        held, report = benchmark(QUICK if arguments.quick else FULL, Path(folder))
-    print(report)
-    if arguments.quick:
-        return 0
-    write_section("Resilience", report)
-    return int(not held)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run("Resilience", __doc__, benchmark, full=FULL, quick=QUICK))

@@ -7,7 +7,6 @@ bring to an end: the queue must stay within its bound, and no event may be lost.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import statistics
@@ -20,8 +19,9 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
+from tests.benchmarks import program
 from tests.benchmarks.ratios import markdown, percentile
-from tests.benchmarks.results import machine, write_section
+from tests.benchmarks.results import machine
 from tests.e2e.unattended import TOKEN, Service
 
 PACKAGES = ("langgraph", "fastapi", "uvicorn")
@@ -207,20 +207,11 @@ def told(plan: Plan, steps: Sequence[tuple[Offered, float]], under: Overload) ->
     )
 
 
-def main() -> int:
-    """Measure, print, and write the section of RESULTS.md unless it was quick."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--folder", type=Path, default=Path.cwd())
-    arguments = parser.parse_args()
-    plan = QUICK if arguments.quick else Plan()
-    steps, under = asyncio.run(measure(plan, arguments.folder))
-    body = "\n\n".join([machine(arguments.folder, PACKAGES), *told(plan, steps, under)])
-    print(body)
-    if not arguments.quick:
-        write_section("Service", body)
-    return 0 if under.held else 1
+def benchmark(plan: Plan, folder: Path) -> tuple[bool, str]:
+    """Measure everything; returns whether the overload was weathered, and the report in Markdown."""
+    steps, under = asyncio.run(measure(plan, folder))
+    return under.held, "\n\n".join([machine(folder, PACKAGES), *told(plan, steps, under)])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run("Service", __doc__, benchmark, full=Plan(), quick=QUICK))

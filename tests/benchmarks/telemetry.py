@@ -7,7 +7,6 @@ not be measured. `--quick` goes through everything once, in small, and judges no
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import statistics
@@ -21,12 +20,11 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from tests.benchmarks import collected, lookups, watched
+from tests.benchmarks import collected, lookups, program, watched
 from tests.benchmarks.collected import Collected
 from tests.benchmarks.ratios import Ratio, markdown, table, turns
-from tests.benchmarks.results import machine, write_section
+from tests.benchmarks.results import machine
 from tests.benchmarks.watched import API, EVERYTHING, LOOK_UPS, MARKER, NONE, OURS, SAMPLED, SDK, THEIRS, Contender
 
 PACKAGES = ("langgraph", "opentelemetry-api", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
@@ -204,20 +202,5 @@ def benchmark(plan: Plan, folder: Path) -> tuple[bool, str]:
     return held, "\n\n".join(report)
 
 
-def main() -> int:
-    """Run the benchmark; 1 if a target is not held."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="all code, small, no verdict, RESULTS.md untouched")
-    parser.add_argument("--folder", type=Path, help="where to keep files meanwhile: on the disk to be measured")
-    arguments = parser.parse_args()
-    with TemporaryDirectory(dir=arguments.folder, prefix="tidegate-benchmark-") as folder:
-        held, report = benchmark(QUICK if arguments.quick else FULL, Path(folder))
-    print(report)
-    if arguments.quick:
-        return 0
-    write_section("Telemetry", report)
-    return int(not held)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run("Telemetry", __doc__, benchmark, full=FULL, quick=QUICK))

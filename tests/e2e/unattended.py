@@ -49,7 +49,7 @@ class Api(FaultyServer):
     """The enrichment API, and the ledger of what must not be asked of it again."""
 
     def __init__(self, behaviour: Callable[[Request], Behaviour] = lambda request: 200) -> None:
-        self._script = behaviour
+        self._meant = behaviour
         self.asked: Counter[str] = Counter()
         self._keys: dict[str, str] = {}
         super().__init__(self._meet, answer=about)
@@ -58,7 +58,7 @@ class Api(FaultyServer):
         name = str(request.json["text"])
         self.asked[name] += 1
         self._keys[name] = request.headers["idempotency-key"]
-        return self._script(request)
+        return self._meant(request)
 
     def answered(self, keys: Iterable[str]) -> dict[str, int]:
         """Return the names asked for under these idempotency keys, with how often they were asked for."""
