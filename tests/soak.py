@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.e2e.sources import Source, open_sources
+from tests.e2e.sources import AWS, Source, open_sources
 from tests.e2e.unattended import Api, Service, document, names
 from tidegate.resilience.faults import Behaviour, Request
 
@@ -83,7 +83,7 @@ async def soak(folder: Path, seconds: float) -> tuple[list[Reading], dict[str, i
     with Api(behave) as api:
         async with open_sources(folder) as sources:
             triggers = [source.settings for source in sources if source.settings]
-            with Service(folder, api, triggers) as service:
+            with Service(folder, api, triggers, environ=AWS) as service:
                 await asyncio.to_thread(service.wait_until_ready)
                 readings: list[Reading] = []
                 sending = asyncio.create_task(_send(service, sources, seconds))

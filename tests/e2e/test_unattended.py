@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.sources import Source, open_sources
+from tests.e2e.sources import AWS, Source, open_sources
 from tests.e2e.unattended import Api, Service, document, names, send_all
 
 EVENTS = 2000
@@ -31,7 +31,7 @@ async def test_2000_events_from_all_sources_outlast_20_kills(tmp_path: Path) -> 
     with Api() as api:
         async with open_sources(tmp_path) as sources:
             triggers = [source.settings for source in sources if source.settings]
-            with Service(tmp_path, api, triggers, concurrency=8) as service:
+            with Service(tmp_path, api, triggers, environ=AWS, concurrency=8) as service:
                 await asyncio.to_thread(service.wait_until_ready)
                 events = _shared_out(sources, EVENTS)
                 sending = asyncio.gather(

@@ -70,11 +70,17 @@ class Service:
     """`tidegate serve` in a folder of its own, which can be killed and started again."""
 
     def __init__(
-        self, folder: Path, api: Api | None, triggers: Iterable[Mapping[str, object]] = (), **serve: object
+        self,
+        folder: Path,
+        api: Api | None,
+        triggers: Iterable[Mapping[str, object]] = (),
+        *,
+        environ: Mapping[str, str] | None = None,
+        **serve: object,
     ) -> None:
         """Configure it; documents go in by the `triggers`, results come out in `results`. Without an API none is asked.
 
-        `serve` are settings of that section.
+        `environ` is added to the environment of the process, `serve` are settings of that section.
         """
         self.folder = folder
         self.results = folder / "results"
@@ -82,6 +88,7 @@ class Service:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.starts = 0
+        self._environ = environ or {}
         self._process: subprocess.Popen[bytes] | None = None
         enrichment: Mapping[str, object] = {"adapter": "none"}
         if api is not None:
@@ -104,7 +111,9 @@ class Service:
         command = [sys.executable, "-m", "tidegate", "serve"]
         log = (self.folder / "serve.log").open("ab")
         with log:
-            self._process = subprocess.Popen(command, cwd=self.folder, env=environ, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, cwd=self.folder, env={**environ, **self._environ}, stdout=log, stderr=log
+            )
         self.starts += 1
 
     def wait_until_ready(self) -> None:
