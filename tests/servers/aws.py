@@ -92,7 +92,7 @@ class Mailbox:
 
     def messages(self) -> list[Any]:
         """Return moto's own messages, deleted ones not: `approximate_receive_count`, `visible_at` in milliseconds."""
-        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.core.models import DEFAULT_ACCOUNT_ID
         from moto.sqs.models import sqs_backends
 
         return list(sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues[self.name]._messages)
