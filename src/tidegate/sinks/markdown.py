@@ -27,7 +27,7 @@ _LINK = re.compile(r"(://|\bwww\.|\b(?:mailto|xmpp):|@)", re.IGNORECASE)
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Lay out `Result.to_dict()`: title, summary with its sources, entities and what was found on them, what is missing.
+    """Lay out `Result.to_dict()`: title, summary and its sources, entities and what was found on them, what is missing.
 
     Whatever comes from the document, from its name, from a model or from an API is shown as it is: it makes no
     headings, links, pictures or HTML.
