@@ -208,6 +208,16 @@ class Outbox:
 
         return await self._database.read(select)
 
+    async def count(self, sink: str) -> tuple[int, int]:
+        """Return how many results are still to be delivered to a sink, and how many were given up."""
+
+        def select(connection: Connection) -> tuple[int, int]:
+            sql = "SELECT count(next_at), count(*) FROM outbox WHERE sink = ? AND result IS NOT NULL"
+            waiting, kept = connection.execute(sql, (sink,)).fetchone()
+            return int(waiting), int(kept - waiting)
+
+        return await self._database.read(select)
+
     async def undelivered(self) -> dict[str, Undelivered]:
         """Return by sink what was not delivered, those included that are in the settings no more."""
 
