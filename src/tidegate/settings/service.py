@@ -123,6 +123,11 @@ class QueueTrigger(_Trigger):
     max_deliveries: int = Field(
         default=5, ge=1, description="queue: deliveries of a message before it goes to the dead letters"
     )
+    visibility: float = Field(
+        default=1 * MINUTE,
+        ge=1,
+        description="queue: NATS and Redis: seconds after which a message of a killed process is delivered again",
+    )
 
 
 class _Sink(_Trigger):
