@@ -24,14 +24,15 @@ def serve(options: Mapping[str, str], *, host: str | None, port: int | None) -> 
     listening = {name: value for name, value in given.items() if value is not None}
     settings = Settings.read(**options, **({"serve": listening} if listening else {}))
     try:
+        from tidegate.server.exposition import Exposition
         from tidegate.server.service import Service
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("tidegate"):
             raise
         raise MissingExtra("`tidegate serve`", "serve") from error
 
-    shutdown = configure()
-    service = Service(settings)
+    service = Service(settings, exposition=(exposition := Exposition()))
+    shutdown = configure([exposition.reader()])
     try:
         asyncio.run(service.run(lambda told: typer.echo(f"tidegate serves on {told}", err=True)))
     except asyncio.CancelledError:

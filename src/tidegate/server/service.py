@@ -16,9 +16,11 @@ from tidegate.engine.in_process import InProcessEngine
 from tidegate.errors import SettingsError
 from tidegate.graph.runner import Pipeline
 from tidegate.server import app as http
+from tidegate.server import webhooks
 from tidegate.server.bodies import Room
 from tidegate.server.boundary import App, Boundary
 from tidegate.server.context import Context
+from tidegate.server.exposition import Exposition
 from tidegate.server.listening import HttpServer, Socket
 from tidegate.server.notify import Notifier
 from tidegate.server.supervision import keep_running
@@ -43,8 +45,8 @@ _UNFINISHED: tuple[ThreadStatus, ...] = ("queued", "running", "waiting", "failed
 class Service:
     """One process that runs unattended."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
-        """Check the settings, and bind the socket.
+    def __init__(self, settings: Settings, *, exposition: Exposition | None = None, clock: Clock | None = None) -> None:
+        """Check the settings, and bind the socket; metrics are shown by the `exposition`.
 
         Raises:
             SettingsError: it cannot be run so.
@@ -53,17 +55,29 @@ class Service:
         self._clock = clock or SystemClock()
         serve = settings.serve
         self._tokens = Tokens(serve.tokens, serve.tokens_file, clock=self._clock)
-        self._allowed = networks(serve.allow_networks)
-        self._triggers: list[Trigger] = [open_trigger(each) for each in settings.trigger if each.kind != "webhook"]
+        self._fetcher = Fetcher(
+            max_bytes=settings.max_document_bytes, allowed=networks(serve.allow_networks), clock=self._clock
+        )
+        self._triggers: list[Trigger] = [
+            open_trigger(each, fetch=self._fetcher.fetch) for each in settings.trigger if each.kind != "webhook"
+        ]
         self._notifier = Notifier()
+        self._exposition = exposition or Exposition()
         self._stopping = asyncio.Event()
         self._signals = 0
         self._socket = Socket(serve.host, serve.port)
+        with contextlib.ExitStack() as undone:
+            undone.callback(self._socket.close)
+            self._check_who_can_connect()
+            hooks = [each for each in settings.trigger if each.kind == "webhook"]
+            self._webhooks = webhooks.webhooks(hooks, self._clock, is_loopback=self._socket.is_loopback)
+            undone.pop_all()
+
+    def _check_who_can_connect(self) -> None:
         if not self._socket.is_loopback and not self._tokens.required:
-            self._socket.close()
             raise SettingsError(
-                f"serve.host {serve.host} can be reached from other machines, and there is no token; set "
-                "TIDEGATE_SERVE__TOKENS or serve.tokens_file, or listen on 127.0.0.1"
+                f"serve.host {self._settings.serve.host} can be reached from other machines, and there is no token; "
+                "set TIDEGATE_SERVE__TOKENS or serve.tokens_file, or listen on 127.0.0.1"
             )
 
     @property
@@ -94,19 +108,19 @@ class Service:
         limit = self._settings.max_document_bytes
         engine = InProcessEngine(pipeline, clock=self._clock)
         door = Door(engine, pipeline.inbox, max_document_bytes=limit, clock=self._clock)
-        fetcher = Fetcher(max_bytes=limit, allowed=self._allowed, clock=self._clock)
         worker: asyncio.Task[None] | None = None
         context = Context(
             pipeline=pipeline,
             engine=engine,
             door=door,
-            fetch=fetcher.fetch,
+            fetch=self._fetcher.fetch,
             room=Room(4 * limit),
             clock=self._clock,
             is_working=lambda: worker is not None and not worker.done(),
             stopping=self._stopping,
         )
-        server = HttpServer(self._around(http.build(context)), self._socket)
+        app = http.build(context, webhooks.router(context, self._webhooks), self._exposition.router(context))
+        server = HttpServer(self._around(app), self._socket)
         keep = partial(keep_running, clock=self._clock, is_over=self._stopping.is_set)
         worker = asyncio.create_task(keep("the engine", engine.run_worker))
         serving = asyncio.create_task(server.run_until_stopped())
@@ -132,8 +146,13 @@ class Service:
             await _cancel(stopping, watching)
 
     def _around(self, app: App) -> App:
-        host = self._settings.serve.host
-        return Boundary(app, tokens=self._tokens, is_loopback=self._socket.is_loopback, host=host)
+        return Boundary(
+            app,
+            tokens=self._tokens,
+            is_loopback=self._socket.is_loopback,
+            host=self._settings.serve.host,
+            unsigned=[hook.path for hook in self._webhooks if hook.signatures is None],
+        )
 
     async def _drain(self, engine: InProcessEngine, worker: asyncio.Task[None]) -> None:
         """Let the executions end their supersteps, for as long as the grace period says."""

@@ -75,7 +75,7 @@ class Fetcher:
         """Download a document; `name` is shown in place of the URL.
 
         Raises:
-            SourceUnavailable: it cannot be read, or may not be; `may_pass` says whether later it might.
+            SourceUnavailable: it cannot be read, or may not be. Its cause, a ServiceError, says whether it may pass.
             DocumentTooLarge, EmptyDocument: as they say.
         """
         display = shown(name) if name else shown_url(url)
@@ -172,13 +172,6 @@ class Fetcher:
         failure = http.classify(display, self._clock)(error) or Transient(display, type(error).__name__)
         failure.__cause__ = error
         return failure
-
-
-def may_pass(error: BaseException) -> bool:
-    """Say whether what could not be downloaded may be there later."""
-    return (
-        isinstance(error, SourceUnavailable) and isinstance(error.__cause__, ServiceError) and error.__cause__.retryable
-    )
 
 
 def shown_url(url: str) -> str:
