@@ -143,6 +143,24 @@ def backfill(
 
 
 @app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="The address to listen on.", metavar="HOST")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The port; 0 takes a free one.", metavar="PORT", min=0, max=65535)
+    ] = None,
+    checkpoints: Checkpoints = None,
+    model: Model = None,
+) -> None:
+    """Run unattended: take documents in from all triggers and over HTTP, deliver results, recover by itself.
+
+    SIGTERM or Ctrl-C ends it once running steps have ended, a second one at once; the next start goes on.
+    """
+    from tidegate.cli import service
+
+    service.serve(_options_given(checkpoints=checkpoints, model=model), host=host, port=port)
+
+
+@app.command()
 def threads(
     status: Annotated[
         Literal["running", "interrupted", "waiting", "failed", "complete", "degraded"] | None,

@@ -126,7 +126,7 @@ class Clients:
         if (idle := self._open.get(loop)) is not None:
             return idle
         if self._transport is None and self._tls is None:
-            self._tls = await asyncio.to_thread(_tls)
+            self._tls = await asyncio.to_thread(tls_context)
         with self._lock:
             for other in [other for other in self._open if other.is_closed()]:
                 del self._open[other]
@@ -184,7 +184,8 @@ class _Idle:
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """Return what certificates are checked by: those that httpx trusts."""
     return httpx.create_ssl_context()  # reads some hundred certificates: 20 to 50 ms
 
 

@@ -151,21 +151,48 @@ class Registry:
 
         One that nobody runs any more is `interrupted`.
         """
-        begun = status in ("running", "interrupted")
-        where, values = ("", ()) if status is None else ("WHERE status = ? ", ("running" if begun else status,))
+        return await self.page(status=status, limit=limit)
+
+    async def look(self, thread_id: str) -> ThreadRecord | None:
+        """Return what `get` does, `interrupted` if nobody runs it any more."""
+
+        def select(connection: Connection) -> list[ThreadRecord]:
+            return _looked_after(connection, _select(connection, "WHERE thread_id = ?", (thread_id,)))
+
+        rows = await self._database.read(select)
+        return rows[0] if rows else None
+
+    async def page(
+        self,
+        *,
+        limit: int | None,
+        after: tuple[float, str] | None = None,
+        status: ThreadStatus | None = None,
+        source: str | None = None,
+        trigger: str | None = None,
+    ) -> list[ThreadRecord]:
+        """Return the threads behind one, which is named by its `updated_at` and ID, in the order of `threads`.
+
+        `source` is the name of the document, `trigger` the source of the event that began the thread.
+        """
+        begun = status in ("running", "interrupted")  # which of the two, is seen when they are read
+        conditions: list[tuple[str, tuple[object, ...]]] = []
+        if status is not None:
+            conditions.append(("status = ?", ("running" if begun else status,)))
+        if source is not None:
+            conditions.append(("source = ?", (source,)))
+        if trigger is not None:
+            conditions.append(("thread_id IN (SELECT thread_id FROM inbox WHERE source = ?)", (trigger,)))
+        if after is not None:
+            conditions.append(("(updated_at < ? OR (updated_at = ? AND thread_id > ?))", (after[0], *after)))
+        where = f"WHERE {' AND '.join(each for each, _ in conditions)} " if conditions else ""
+        values = tuple(value for _, some in conditions for value in some)
         order = "ORDER BY updated_at DESC, thread_id"
-        if limit is not None and not begun:  # of those that were begun, which are meant is seen when they are read
+        if limit is not None and not begun:
             order, values = f"{order} LIMIT ?", (*values, limit)
 
         def select(connection: Connection) -> list[ThreadRecord]:
-            found = _select(connection, f"{where}{order}", values)
-            if all(each.status != "running" for each in found):
-                return found
-            run = running(connection)  # in the same transaction: one that has just ended is neither
-            found = [
-                replace(each, status="interrupted") if each.status == "running" and each.thread_id not in run else each
-                for each in found
-            ]
+            found = _looked_after(connection, _select(connection, f"{where}{order}", values))
             return [each for each in found if status in (None, each.status)][:limit]
 
         return await self._database.read(select)
@@ -324,6 +351,17 @@ def thread_id_of(source: str, digest: str) -> str:
     path = PurePath(urlsplit(source).path if "://" in source else source)
     slug = re.sub(r"[^\w.]+", "-", path.stem.lower()).strip("-.")[:40] or "document"
     return f"{slug}-{digest}"
+
+
+def _looked_after(connection: Connection, found: list[ThreadRecord]) -> list[ThreadRecord]:
+    """Return these, with those as `interrupted` that are running and that nobody runs."""
+    if all(each.status != "running" for each in found):
+        return found
+    run = running(connection)  # in the same transaction: one that has just ended is neither
+    return [
+        replace(each, status="interrupted") if each.status == "running" and each.thread_id not in run else each
+        for each in found
+    ]
 
 
 def _select(connection: Connection, clause: str, values: tuple[object, ...]) -> list[ThreadRecord]:

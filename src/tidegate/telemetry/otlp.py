@@ -179,8 +179,12 @@ class LogHandler(logging.Handler):
         )
 
 
-def start(traces: Set[str], measurements: Set[str], records: Set[str], *, grace: float) -> Callable[[], None]:
+def start(
+    traces: Set[str], measurements: Set[str], records: Set[str], *, readers: Sequence[MetricReader] = (), grace: float
+) -> Callable[[], None]:
     """Make the SDK the process's provider of traces, metrics and logs, each to `otlp`, `console`, both or neither.
+
+    Metrics are read by `readers`, too.
 
     Returns what sends the rest and stops, in `grace` seconds at most.
     """
@@ -197,8 +201,8 @@ def start(traces: Set[str], measurements: Set[str], records: Set[str], *, grace:
             tracer_provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
         trace.set_tracer_provider(tracer_provider)
         stops.append((tracing, tracer_provider.shutdown))
-    if measurements:
-        readers: list[MetricReader] = []
+    if measurements or readers:
+        readers = list(readers)
         if "otlp" in measurements:
             readers.append(PeriodicExportingMetricReader(MetricExporter(metering)))
         if "console" in measurements:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricReader
 
 _log = logging.getLogger("tidegate.telemetry")
 
@@ -14,20 +18,23 @@ EXIT_GRACE = 1.0
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
-def configure() -> Callable[[], None]:
+def configure(readers: Sequence[MetricReader] = ()) -> Callable[[], None]:
     """Start exporting spans, metrics and logs; return what sends the last of them, to be called once before exit.
 
     Spans go where OTEL_TRACES_EXPORTER says: `otlp` (the default once an endpoint is set), `console` (stderr) or
     `none`; metrics likewise, by OTEL_METRICS_EXPORTER. Log records, from INFO on, go where OTEL_LOGS_EXPORTER says, and
     nowhere without it: most collect a process's log from its stderr. Nothing is imported or started if none of the
-    variables is set, if OTEL_SDK_DISABLED is `true`, or if the host has set up an SDK before. A collector that is down
-    or hangs never fails a command: it is named once in the log, and delays the exit by `EXIT_GRACE` at most.
+    variables is set and there are no `readers`, if OTEL_SDK_DISABLED is `true`, or if the host has set up an SDK
+    before. A collector that is down or hangs never fails a command: it is named once in the log, and delays the exit by
+    `EXIT_GRACE` at most.
+
+    Metrics are read by `readers` too, whatever the variables say.
 
     Where TRACEPARENT (W3C Trace Context) names a span, as one of the job that runs this command, runs are part of it.
     """
     traces, metrics = _exporters("TRACES"), _exporters("METRICS")
     logs = _exporters("LOGS") if os.environ.get("OTEL_LOGS_EXPORTER", "").strip() else frozenset[str]()
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not (traces or metrics or logs):
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not (traces or metrics or logs or readers):
         return _nothing
     from opentelemetry import context, trace
 
@@ -38,7 +45,7 @@ def configure() -> Callable[[], None]:
 
     if (caller := traceparent.read(os.environ.get("TRACEPARENT"))) is not None:
         context.attach(trace.set_span_in_context(trace.NonRecordingSpan(caller)))
-    return otlp.start(traces, metrics, logs, grace=_grace())
+    return otlp.start(traces, metrics, logs, readers=readers, grace=_grace())
 
 
 def _nothing() -> None:

@@ -1,0 +1,188 @@
+"""The socket and the HTTP server: uvicorn, with limits to what a client may cost before the app sees its request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any, cast
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tidegate.errors import SettingsError
+from tidegate.server.boundary import App
+
+MOST_CONNECTIONS = 256
+HEAD_SECONDS = 10.0
+"""Seconds that a request's head may take to come in, from the first byte or, on a new connection, from its opening."""
+
+IDLE_SECONDS = 15
+LINGER_SECONDS = 5.0
+"""Seconds for which the rest of a body that nobody reads is thrown away, before its connection is closed."""
+
+LARGEST_HEAD = 32 * 1024
+
+
+class Socket:
+    """A bound socket that nobody can connect to yet."""
+
+    def __init__(self, host: str, port: int) -> None:
+        """Bind to the first address that `host` has.
+
+        Raises:
+            SettingsError: that cannot be done; the message says why.
+        """
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            self.socket = socket.socket(family, kind, protocol)
+            with contextlib.ExitStack() as undone:
+                undone.callback(self.socket.close)
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self.socket.bind(address)
+                undone.pop_all()
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or "no valid host"
+            raise SettingsError(
+                f"cannot listen on {host}, port {port}: {why}; name others by --host and --port"
+            ) from None
+        self._address = self.socket.getsockname()
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return ipaddress.ip_address(self._address[0]).is_loopback
+
+    @property
+    def url(self) -> str:
+        """Where it can be asked."""
+        host, port = self._address[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def close(self) -> None:
+        """Close it, if nobody did."""
+        self.socket.close()
+
+
+class BoundedProtocol(H11Protocol):
+    """A connection of uvicorn that is closed when a head is late, when a body is not read, and when there are too many.
+
+    uvicorn itself waits for a first request for ever, and lets each byte of a body that nobody reads begin the waiting
+    for the next request anew (0.54).
+    """
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, unless there are too many connections."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            body = _problem(503, "Service Unavailable", "too many connections; try again later")
+            head = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n"
+            transport.write(head + _headers(body) + b"\r\n" + body)
+            transport.close()
+            return
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in, and see whether a head is begun or complete."""
+        super().data_received(data)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, or throw away what is left of this one's body for a while."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self.loop.call_later(LINGER_SECONDS, self._close_if_unread, self.cycle)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        body = _problem(400, "Bad Request", "this is no HTTP request, or its head is too large")
+        with contextlib.suppress(h11.LocalProtocolError):  # an answer was begun: there can be no other
+            headers = [
+                (name, value) for name, _, value in (line.partition(b": ") for line in _headers(body).splitlines())
+            ]
+            events: list[Any] = [
+                h11.Response(status_code=400, headers=[*headers, (b"connection", b"close")], reason=b"Bad Request"),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ]
+            for event in events:
+                self.transport.write(cast("bytes", self.conn.send(event)))
+        self.transport.close()
+
+    def _expect_head(self) -> None:
+        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+            self._stop_waiting()
+        elif self._late is None and self.timeout_keep_alive_task is None:
+            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _close_if_unread(self, cycle: object) -> None:
+        if self.cycle is cycle and self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn, embedded: signals are the service's."""
+
+    def __init__(self, app: App, bound: Socket) -> None:
+        """Serve this app on this socket."""
+        super().__init__(
+            uvicorn.Config(
+                cast("Any", app),
+                http=BoundedProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=IDLE_SECONDS,
+                timeout_graceful_shutdown=2,
+                h11_max_incomplete_event_size=LARGEST_HEAD,
+            )
+        )
+        self._bound = bound
+        self.listening = asyncio.Event()
+
+    async def run_until_stopped(self) -> None:
+        """Serve until told to stop."""
+        await self.serve(sockets=[self._bound.socket])
+
+    def stop(self) -> None:
+        """End, once the answers that were begun are given, or after 2 seconds."""
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them as they are."""
+        yield
+
+
+def _problem(status: int, title: str, detail: str) -> bytes:
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
+
+
+def _headers(body: bytes) -> bytes:
+    return b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n" % len(body)
