@@ -289,6 +289,15 @@ class Pipeline:
         """
         await self._home.run(self._verdicts.retry(thread_id))
 
+    async def hasten(self, thread_id: str) -> bool:
+        """Queue a thread that waits or lacks something, for a service to go on with it now; False if it is neither.
+
+        Raises:
+            ThreadNotFound: there is none.
+            ThreadBusy: it is being run.
+        """
+        return await self._home.run(self._verdicts.hasten(thread_id))
+
     async def retry_all(self) -> list[str]:
         """Queue all threads that were given up, and return their IDs."""
         return await self._home.run(self._verdicts.retry_all())

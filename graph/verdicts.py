@@ -76,6 +76,17 @@ class Verdicts:
                 problem = f"is {record.status}, and only one that failed, was interrupted, given up or cancelled"
                 raise ThreadError(thread_id, f"{problem} is retried; `tidegate resume` goes on with any other")
 
+    async def hasten(self, thread_id: str) -> bool:
+        """Queue a thread that waits or lacks something, which would go on by itself later; False if it is neither.
+
+        Raises:
+            ThreadNotFound: no thread has this ID.
+            ThreadBusy: it is being run.
+        """
+        await self._existing(thread_id)
+        async with self._leases.hold(thread_id) as lease:
+            return await self._registry.rule(thread_id, seen=("waiting", "degraded"), status="queued", lease=lease)
+
     async def retry_all(self) -> list[str]:
         """Queue all threads that were given up and have a document; return their IDs."""
         retried = []

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tidegate.engine.port import Stats, Unreadable
@@ -78,7 +78,7 @@ class Doorstep:
     async def end(self, name: str, status: ThreadStatus) -> None:
         """Let the thread of a document end so."""
         record = (await self.threads())[name]
-        await self.registry.rule(record.thread_id, seen=[record.status], status=status)
+        await self.registry.put(replace(record, status=status))
 
 
 @contextlib.asynccontextmanager

@@ -28,6 +28,8 @@ from tidegate.server.tokens import Tokens
 from tidegate.services.addresses import networks
 from tidegate.services.fetching import Fetcher
 from tidegate.settings import Settings
+from tidegate.sinks.delivery import Relay
+from tidegate.sinks.opening import open_sink
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.registry import ThreadStatus
 from tidegate.triggers.door import Door, Trigger
@@ -61,6 +63,7 @@ class Service:
         self._triggers: list[Trigger] = [
             open_trigger(each, fetch=self._fetcher.fetch) for each in settings.trigger if each.kind != "webhook"
         ]
+        self._sinks = [open_sink(each, settings.trigger) for each in settings.sink]
         self._notifier = Notifier()
         self._exposition = exposition or Exposition()
         self._stopping = asyncio.Event()
@@ -101,12 +104,16 @@ class Service:
             SettingsError: a trigger cannot begin.
         """
         with contextlib.closing(self._socket), self._listening_to_signals():
-            async with Pipeline.open(self._settings, clock=self._clock) as pipeline:
+            async with contextlib.AsyncExitStack() as opened:
+                pipeline = await opened.enter_async_context(Pipeline.open(self._settings, clock=self._clock))
+                for sink in self._sinks:
+                    opened.push_async_callback(sink.aclose)
                 await self._run(pipeline, on_ready)
 
     async def _run(self, pipeline: Pipeline, on_ready: Callable[[str], None]) -> None:
         limit = self._settings.max_document_bytes
         engine = InProcessEngine(pipeline, clock=self._clock)
+        relay = Relay(pipeline, self._sinks, clock=self._clock)
         door = Door(engine, pipeline.inbox, max_document_bytes=limit, clock=self._clock)
         worker: asyncio.Task[None] | None = None
         context = Context(
@@ -123,6 +130,7 @@ class Service:
         server = HttpServer(self._around(app), self._socket)
         keep = partial(keep_running, clock=self._clock, is_over=self._stopping.is_set)
         worker = asyncio.create_task(keep("the engine", engine.run_worker))
+        relaying = asyncio.create_task(keep("the relay of results", relay.run))
         serving = asyncio.create_task(server.run_until_stopped())
         stopping = asyncio.create_task(self._stopping.wait())
         watching = asyncio.create_task(self._notifier.watch(partial(http.store_answers, context), self._clock))
@@ -130,17 +138,20 @@ class Service:
             asyncio.create_task(keep(f"trigger {each.name}", partial(each.run, door))) for each in self._triggers
         ]
         try:
-            await _first(asyncio.create_task(server.listening.wait()), serving, worker, *triggers)
+            needed = (serving, worker, relaying, *triggers)
+            await _first(asyncio.create_task(server.listening.wait()), *needed)
             counts = await pipeline.registry.count()
             unfinished = sum(counts.get(each, 0) for each in _UNFINISHED)
             on_ready(f"{self.url}, {len(self._settings.trigger)} triggers, {unfinished} unfinished threads")
             self._notifier.tell("READY=1", f"STATUS={self.url}")
-            await _first(stopping, serving, worker, *triggers)
+            await _first(stopping, *needed)
         finally:
             self._stopping.set()
             self._notifier.tell("STOPPING=1")
             await _cancel(*triggers)
-            await self._drain(engine, worker)
+            engine.stop()
+            relay.stop()
+            await self._drain(worker, relaying)
             server.stop()
             await asyncio.wait([serving])
             await _cancel(stopping, watching)
@@ -154,13 +165,12 @@ class Service:
             unsigned=[hook.path for hook in self._webhooks if hook.signatures is None],
         )
 
-    async def _drain(self, engine: InProcessEngine, worker: asyncio.Task[None]) -> None:
-        """Let the executions end their supersteps, for as long as the grace period says."""
-        engine.stop()
-        await asyncio.wait([worker], timeout=self._settings.serve.grace)
-        if not worker.done():
-            _log.warning("the grace period is over: executions are cancelled, and resumed at the next start")
-        await _cancel(worker)
+    async def _drain(self, *tasks: asyncio.Task[None]) -> None:
+        """Let executions end their supersteps, and deliveries, for as long as the grace period says."""
+        _, late = await asyncio.wait(tasks, timeout=self._settings.serve.grace)
+        if late:
+            _log.warning("the grace period is over: what goes on is cancelled, and goes on at the next start")
+        await _cancel(*tasks)
 
     @contextlib.contextmanager
     def _listening_to_signals(self) -> Iterator[None]:

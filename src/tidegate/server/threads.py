@@ -157,7 +157,7 @@ def router(context: Context) -> APIRouter:
         if record.status in ("failed", "dead", "cancelled"):
             await pipeline.retry(thread_id)
         elif record.status in ("waiting", "degraded"):
-            await pipeline.registry.rule(thread_id, seen=("waiting", "degraded"), status="queued")
+            await pipeline.hasten(thread_id)
         engine.wake()
         return views.ThreadRow.of(await _existing(thread_id))
 
