@@ -42,7 +42,7 @@ def names() -> Iterator[str]:
 
 
 def document(name: str) -> str:
-    return f"It rained in {name} all day. The harbour was closed and the ships waited.\n"
+    return f"The harbour of {name} was closed, and the ships waited. {name} is a town on the coast.\n"
 
 
 class Api(FaultyServer):
