@@ -111,6 +111,21 @@ def test_several_records_are_read_in_their_order() -> None:
     assert [each.key for each in found.objects] == ["a", "b"]
 
 
+def test_what_minio_sends_is_understood() -> None:
+    at = {
+        "bucket": {"name": "harbour", "arn": "arn:aws:s3:::harbour", "ownerIdentity": {"principalId": "minio"}},
+        "object": {"key": "a+b%2Fc.txt", "size": 7, "eTag": "d41d", "sequencer": "17B2", "userMetadata": {}},
+    }
+    record = {
+        "eventSource": "minio:s3",
+        "eventName": "s3:ObjectCreated:Put",
+        "eventTime": "2026-03-01T09:30Z",
+        "s3": at,
+    }
+    body = {"EventName": "s3:ObjectCreated:Put", "Key": "harbour/a b/c.txt", "Records": [record]}
+    assert (only(body).bucket, only(body).key) == ("harbour", "a b/c.txt")
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -36,7 +36,7 @@ from tidegate.triggers.door import Door
 from tidegate.triggers.opening import open_trigger
 from tidegate.triggers.s3 import S3Trigger
 
-PATIENCE = 20.0
+PATIENCE = float(__import__("os").environ.get("S3_PATIENCE", "20"))
 """Real seconds after which a condition that did not come true fails its test."""
 
 
@@ -383,6 +383,27 @@ async def test_objects_that_we_may_not_read_do_not_hold_up_the_others(cloud: Aws
             await until(lambda: len(box.messages()) == s3.AT_ONCE * 2, task)
     [thread] = await taking.threads()
     assert thread.source.endswith("/allowed")
+    assert {2.0**n for n in range(6)} & set(clock.slept)  # after each that is denied, it waits before the next
+
+
+async def test_whatever_else_ails_a_message_does_not_stop_the_others(
+    cloud: Aws, taking: Taking, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = cloud.mailbox()
+    for key in ("ails", "well"):
+        box.put(key)
+        box.send({"Records": [event(box, key)]})
+
+    async def fail_once() -> None:
+        if taking.offered == 1:
+            raise RuntimeError("secret words")
+
+    taking.before = fail_once  # type: ignore[method-assign]
+    async with running(settings(cloud, box), taking.door()) as task:
+        await until(lambda: len(box.messages()) == 1 and taking.offered == 2, task)
+        await until(lambda: "RuntimeError" in caplog.text, task)
+    assert len(await taking.threads()) == 1
+    assert "secret" not in caplog.text
 
 
 async def test_no_more_than_a_few_objects_are_in_memory_while_the_queue_of_threads_is_full(
@@ -568,8 +589,7 @@ async def test_credentials_that_s3_refuses_are_looked_up_anew(
     def answer(request: Any) -> Reply:
         return DOCUMENT if "Credential=renewed/" in request.headers["authorization"] else denial("ExpiredToken", 400)
 
-    def renewed() -> bool:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "renewed")
+    def redelivered() -> bool:
         for message in box.messages():
             message.visible_at = 0.0
         return box.messages() == []
@@ -578,8 +598,12 @@ async def test_credentials_that_s3_refuses_are_looked_up_anew(
         clock = ManualClock(auto=True)
         async with running(settings(cloud, box, wait=0, endpoint_url=storage.url), taking.door(clock=clock)) as task:
             await until(lambda: len(storage.requests) == 1, task)
+            monkeypatch.setenv("AWS_PROFILE", "nobody")  # AWS's files are in the middle of a change
             await until(lambda: "renew them" in caplog.text, task)
-            await until(renewed, task)
+            await until(lambda: "could not be found" in caplog.text, task)
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "renewed")
+            monkeypatch.delenv("AWS_PROFILE")
+            await until(redelivered, task)
     [thread] = await taking.threads()
     assert thread.status == "queued"
 

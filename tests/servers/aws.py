@@ -40,16 +40,17 @@ class Mailbox:
         self.bucket = f"documents-{number}"
         aws.s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
         attributes = {"VisibilityTimeout": str(visibility)}
-        self.dead_letters: str = aws.sqs.create_queue(QueueName=f"dead-{number}")["QueueUrl"]
+        self.dead_letters = ""
         if redrive_after is not None:
-            policy = {"deadLetterTargetArn": self._arn(self.dead_letters), "maxReceiveCount": redrive_after}
+            self.dead_letters = aws.sqs.create_queue(QueueName=f"dead-{number}")["QueueUrl"]
+            policy = {"deadLetterTargetArn": _arn(f"dead-{number}"), "maxReceiveCount": redrive_after}
             attributes["RedrivePolicy"] = json.dumps(policy)
         self.name = f"events-{number}"
         self.url: str = aws.sqs.create_queue(QueueName=self.name, Attributes=attributes)["QueueUrl"]
 
     def notify(self, *events: str) -> None:
         """Have the bucket notify the queue of these events, of all creations by default; a test event is sent."""
-        configuration = {"QueueArn": self._arn(self.url), "Events": list(events) or ["s3:ObjectCreated:*"]}
+        configuration = {"QueueArn": _arn(self.name), "Events": list(events) or ["s3:ObjectCreated:*"]}
         self._aws.s3.put_bucket_notification_configuration(
             Bucket=self.bucket, NotificationConfiguration={"QueueConfigurations": [configuration]}
         )
@@ -76,13 +77,16 @@ class Mailbox:
             },
         )
 
-    def bodies(self) -> list[str]:
-        """Take all messages that can be seen out of the queue."""
-        return self._drain(self.url)
-
     def dead_bodies(self) -> list[str]:
         """Take all messages out of the dead letters."""
-        return self._drain(self.dead_letters)
+        bodies: list[str] = []
+        while found := self._aws.sqs.receive_message(QueueUrl=self.dead_letters, MaxNumberOfMessages=10).get(
+            "Messages"
+        ):
+            for message in found:
+                bodies.append(message["Body"])
+                self._aws.sqs.delete_message(QueueUrl=self.dead_letters, ReceiptHandle=message["ReceiptHandle"])
+        return bodies
 
     def waiting(self) -> tuple[int, int]:
         """Return how many messages can be received, and how many were and are not deleted."""
@@ -102,17 +106,9 @@ class Mailbox:
         [message] = self.messages()
         return float(message.visible_at) / 1000 - time.time()
 
-    def _drain(self, url: str) -> list[str]:
-        bodies: list[str] = []
-        while found := self._aws.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
-            for message in found:
-                bodies.append(message["Body"])
-                self._aws.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return bodies
 
-    def _arn(self, url: str) -> str:
-        attributes = self._aws.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
-        return str(attributes["Attributes"]["QueueArn"])
+def _arn(queue: str) -> str:
+    return f"arn:aws:sqs:{REGION}:123456789012:{queue}"
 
 
 @contextmanager

@@ -75,11 +75,16 @@ class S3Trigger(_Trigger):
 
     kind: Literal["s3"]
     queue_url: str = Field(description="s3: the SQS queue that the bucket notifies")
-    endpoint_url: str | None = Field(default=None, description="s3: an endpoint that is not AWS's, for both")
+    endpoint_url: str | None = Field(
+        default=None, description="s3: an S3 endpoint that is not AWS's; where SQS is, queue_url says"
+    )
     region: str | None = Field(default=None, description="s3: the region; by default as AWS's own variables say")
     wait: int = Field(default=20, ge=0, le=20, description="s3: seconds of a long poll")
     visibility: float = Field(
-        default=2 * MINUTE, ge=3, description="s3: seconds for which a message is ours; extended while it is worked on"
+        default=2 * MINUTE,
+        ge=3,
+        le=12 * HOUR,
+        description="s3: seconds for which a message is ours; extended while it is worked on",
     )
 
 

@@ -72,7 +72,9 @@ class S3Trigger:
             try:
                 async with connect(self._settings) as clients:
                     await consumer.consume(clients)
-            except ServiceError as failure:
+            except (ServiceError, SettingsError) as failure:
+                if isinstance(failure, SettingsError) and not consumer.heard:
+                    raise  # later, AWS's files may be in the middle of a change
                 consumer.notices.tell(failure)
                 await consumer.rest()
 
@@ -86,7 +88,7 @@ class _Consumer:
         self._door = door
         self._clock = door.clock
         self._failures = 0  # in a row
-        self._heard = False
+        self.heard = False  # whether the queue was ever read
         self._stale = False
         self._silence: ServiceError | None = None  # why the queue cannot be read
 
@@ -128,10 +130,9 @@ class _Consumer:
         except ServiceError as failure:
             self._failures += 1
             self._stale = isinstance(failure, CredentialsRefused)
-            if isinstance(failure, Permanent) and not self._heard:
+            if isinstance(failure, Permanent) and not self.heard:
                 raise SettingsError(
-                    f"trigger {self._settings.name!r}: there is no queue at its queue_url ({failure.problem}); "
-                    "check the account, the name and the region in it"
+                    f"trigger {self._settings.name!r}: there is no queue at its queue_url ({failure.problem})"
                 ) from failure
             self._silence = failure
             self.notices.tell(failure)
@@ -139,7 +140,7 @@ class _Consumer:
         if self._silence is not None:
             self.notices.over(self._silence)
             self._silence, self._failures = None, 0
-        self._heard = True
+        self.heard = True
         if not messages:
             await self._clock.sleep(max(0.0, _SHORTEST_POLL - (self._clock.monotonic() - began)))
         return messages

@@ -108,7 +108,8 @@ def _answered(service: str, error: botocore.ClientError, right: str, on: str) ->
         return Transient(service, f"answered {code}, HTTP {status}")
     if status in (401, 403):
         return Refused(service, f"{right} is denied on {on} ({code}); allow it to the credentials that are used")
-    return Permanent(service, f"answered {code}, HTTP {status}, to {right} on {on}")
+    problem = f"answered {code}, HTTP {status}, to {right} on {on}"
+    return Permanent(service, f"{problem}; check the URLs and the region in the settings")
 
 
 def _status(response: Mapping[str, Any]) -> int:

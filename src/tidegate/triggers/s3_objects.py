@@ -40,8 +40,8 @@ class Objects:
             try:
                 async with asyncio.timeout(_LONGEST):
                     answer = await self._client.get_object(Bucket=created.bucket, Key=created.key, **version)
-                    async with answer["Body"] as body:
-                        data = await self._read(body, answer.get("ContentLength"), name)
+                    async with answer["Body"]:  # entering it returns something else in aiobotocore 2
+                        data = await self._read(answer["Body"], answer.get("ContentLength"), name)
             except ClientError as error:
                 code = code_of(error)
                 if code in _GONE:
