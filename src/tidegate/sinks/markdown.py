@@ -39,7 +39,8 @@ def markdown(result: Mapping[str, Any]) -> str:
 def escaped(text: object) -> str:
     """Return text on one line that no Markdown reader takes for markup, wherever in a line it stands.
 
-    Control characters become spaces, those that change the direction of text too. Addresses are no links.
+    Control characters become spaces, those that change the direction of text too. Addresses are escaped, so that no
+    links are made of them.
     """
     line = " ".join(_printable(str(text)).split())
     line = "".join(_ENTITIES.get(character, character) for character in _SPECIAL.sub(r"\\\1", line))

@@ -65,8 +65,8 @@ class CronTrigger:
             time = self._schedule.after(seen)
             at = time + self._schedule.lateness(time)
             now = door.clock.now()
-            if now < seen:  # the clock was set back; what ran already is known by its time
-                seen = now
+            if now < seen:  # the clock was set back, up to a glance ago; what ran already is known by its time
+                seen = now - _ON_TIME
             elif now < at:
                 await door.clock.sleep(min(at - now, _GLANCE))
             elif now - at <= _ON_TIME:
