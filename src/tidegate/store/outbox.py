@@ -197,6 +197,16 @@ class Outbox:
 
         return await self._database.write(update)
 
+    async def discard(self, sink: str) -> int:
+        """Keep no result any more that a sink did not get; return how many there were."""
+
+        def update(connection: Connection) -> int:
+            return connection.execute(
+                "UPDATE outbox SET result = NULL, next_at = NULL WHERE sink = ? AND result IS NOT NULL", (sink,)
+            ).rowcount
+
+        return await self._database.write(update)
+
     async def pause_left(self, sink: str) -> float | None:
         """Return the seconds until the next delivery to a sink is due; None if there is none."""
 
