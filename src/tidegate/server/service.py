@@ -20,6 +20,7 @@ from tidegate.server import webhooks
 from tidegate.server.bodies import Room
 from tidegate.server.boundary import App, Boundary
 from tidegate.server.context import Context
+from tidegate.server.documents import FORM_OVERHEAD
 from tidegate.server.exposition import Exposition
 from tidegate.server.listening import HttpServer, Socket
 from tidegate.server.notify import Notifier
@@ -114,7 +115,7 @@ class Service:
             engine=engine,
             door=door,
             fetch=self._fetcher.fetch,
-            room=Room(4 * limit),
+            room=Room(2 * (2 * limit + FORM_OVERHEAD)),
             clock=self._clock,
             is_working=lambda: worker is not None and not worker.done(),
             stopping=self._stopping,
