@@ -16,6 +16,7 @@ from tests.servers.service import Served, serving, wait_for
 from tidegate import Settings
 from tidegate.errors import SettingsError
 from tidegate.server import bodies, listening
+from tidegate.server import tokens as tokens_
 from tidegate.server.problems import MEDIA_TYPE
 from tidegate.server.service import Service
 
@@ -59,7 +60,6 @@ def raw(served: Served, *pieces: bytes, seconds: float = 5.0) -> bytes:
         None,
         "",
         "Bearer",
-        "Bearer ",
         "Bearer wrong",
         f"Basic {TOKEN}",
         f"Bearer {TOKEN}x",
@@ -91,7 +91,8 @@ def test_health_is_told_without_a_token(guarded: Served) -> None:
     assert guarded.client.get("/readyz").status_code == 200
 
 
-def test_a_file_of_tokens_that_changes_is_read_again(tmp_path: Path) -> None:
+def test_a_file_of_tokens_that_changes_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_, "_LOOK_EVERY", 0.0)
     file = tmp_path / "tokens"
     file.write_text("the-old-token\n")
     with serving(serve={"tokens_file": str(file)}) as served:
@@ -165,7 +166,7 @@ def test_a_page_of_another_site_cannot_start_a_thread(served: Served) -> None:
 def test_a_document_that_says_it_is_too_large_is_not_read(served: Served) -> None:
     head = b"POST /v1/threads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n"
     began = time.monotonic()
-    received = raw(served, head, seconds=2.0)
+    received = raw(served, head, seconds=0.7)
     assert received.startswith(b"HTTP/1.1 413 ")
     assert b"max_document_bytes" in received
     assert time.monotonic() - began < 4.0
