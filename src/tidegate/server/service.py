@@ -134,7 +134,7 @@ class Service:
             await _first(asyncio.create_task(server.listening.wait()), serving, worker, *triggers)
             counts = await pipeline.registry.count()
             unfinished = sum(counts.get(each, 0) for each in _UNFINISHED)
-            on_ready(f"{self.url}, {len(self._settings.trigger)} triggers, {unfinished} unfinished threads")
+            on_ready(f"{self.url}; triggers: {len(self._settings.trigger)}, unfinished threads: {unfinished}")
             self._notifier.tell("READY=1", f"STATUS={self.url}")
             await _first(stopping, serving, worker, *triggers)
         finally:
