@@ -59,11 +59,9 @@ class Boundary:
                 return
             await self._app(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 - a server would log its words, which may quote a document
-            if begun:  # it can only be cut off; a server does so to what ends too soon
-                _log.error("an answer broke off: %s", type(error).__name__, exc_info=True)
-                return
             _log.error("%s %s: %s", scope.get("method"), _shape(scope), type(error).__name__, exc_info=True)
-            await Problem(500, "", kind="unexpected").response()(scope, receive, sending)
+            if not begun:  # else it was answered by the app, or is cut off
+                await Problem(500, "", kind="unexpected").response()(scope, receive, sending)
 
     async def _refusal(self, scope: Scope) -> Problem | None:
         path = scope["path"]

@@ -23,7 +23,10 @@ HEAD_SECONDS = 10.0
 
 IDLE_SECONDS = 15
 LINGER_SECONDS = 5.0
-"""Seconds for which the rest of a body that nobody reads is thrown away, before its connection is closed."""
+"""Seconds for which the rest of a body that nobody reads is thrown away, `LINGER_BYTES` at most, before its connection
+is closed: one that is closed at once takes the answer with it."""
+
+LINGER_BYTES = 8 * 1024 * 1024
 
 LARGEST_HEAD = 32 * 1024
 
@@ -78,6 +81,7 @@ class BoundedProtocol(H11Protocol):
     """
 
     _late: asyncio.TimerHandle | None = None
+    _thrown_away = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, unless there are too many connections."""
@@ -93,6 +97,10 @@ class BoundedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes in, and see whether a head is begun or complete."""
         super().data_received(data)
+        if self._is_unread():
+            self._thrown_away += len(data)
+            if self._thrown_away > LINGER_BYTES:
+                self.transport.close()
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,8 +111,11 @@ class BoundedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Go on to the next request, or throw away what is left of this one's body for a while."""
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+        if self._is_unread():
             self.loop.call_later(LINGER_SECONDS, self._close_if_unread, self.cycle)
+        elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:  # the next head was begun before
+            self._unset_keepalive_if_required()
+            self._expect_head()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
@@ -134,8 +145,13 @@ class BoundedProtocol(H11Protocol):
             self._late = None
 
     def _close_if_unread(self, cycle: object) -> None:
-        if self.cycle is cycle and self.conn.their_state is h11.SEND_BODY:
+        if self.cycle is cycle and self._is_unread():
             self.transport.close()
+
+    def _is_unread(self) -> bool:
+        """Say whether a body goes on coming in to a request that was answered."""
+        is_answered = self.cycle is not None and self.cycle.response_complete
+        return is_answered and self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing()
 
 
 class HttpServer(uvicorn.Server):

@@ -117,7 +117,11 @@ def install(app: FastAPI) -> None:
         detail = "; ".join(f"{each['at']}: {each['message']}" for each in wrong)
         return Problem(422, detail, kind="validation").response(errors=wrong)
 
+    async def of_a_bug(_: Request, error: Exception) -> JSONResponse:
+        return Problem(500, "", kind="unexpected").response()  # and it is raised again, for the boundary to log
+
     app.add_exception_handler(Problem, of_ours)
+    app.add_exception_handler(Exception, of_a_bug)
     app.add_exception_handler(errors.TidegateError, of_ours)
     app.add_exception_handler(HTTPException, of_routing)
     app.add_exception_handler(RequestValidationError, of_validation)

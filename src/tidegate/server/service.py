@@ -20,6 +20,7 @@ from tidegate.server import webhooks
 from tidegate.server.bodies import Room
 from tidegate.server.boundary import App, Boundary
 from tidegate.server.context import Context
+from tidegate.server.documents import FORM_OVERHEAD
 from tidegate.server.exposition import Exposition
 from tidegate.server.listening import HttpServer, Socket
 from tidegate.server.notify import Notifier
@@ -121,7 +122,7 @@ class Service:
             engine=engine,
             door=door,
             fetch=self._fetcher.fetch,
-            room=Room(4 * limit),
+            room=Room(2 * (2 * limit + FORM_OVERHEAD)),
             clock=self._clock,
             is_working=lambda: worker is not None and not worker.done(),
             stopping=self._stopping,
@@ -142,7 +143,7 @@ class Service:
             await _first(asyncio.create_task(server.listening.wait()), *needed)
             counts = await pipeline.registry.count()
             unfinished = sum(counts.get(each, 0) for each in _UNFINISHED)
-            on_ready(f"{self.url}, {len(self._settings.trigger)} triggers, {unfinished} unfinished threads")
+            on_ready(f"{self.url}; triggers: {len(self._settings.trigger)}, unfinished threads: {unfinished}")
             self._notifier.tell("READY=1", f"STATUS={self.url}")
             await _first(stopping, *needed)
         finally:

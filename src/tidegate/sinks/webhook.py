@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from tidegate.errors import MissingExtra, NotFound, Transient
+from tidegate.errors import MissingExtra, NotFound, Permanent, Transient
 from tidegate.services import http
 from tidegate.services.signatures import key_of
 from tidegate.settings.service import WebhookSink as Settings
@@ -56,7 +56,9 @@ class WebhookSink:
             failure = self._classify(error)
             if failure is None:
                 raise
-            if isinstance(failure, NotFound):  # a receiver that is being deployed says so, too
+            if isinstance(error, http.StatusError) and error.status == 410:  # Standard Webhooks: send no more
+                failure = Permanent(self.name, "answered 410, so it wants no more; take the sink out of the settings")
+            elif isinstance(failure, NotFound):  # a receiver that is being deployed says so, too
                 failure = Transient(self.name, "answered 404; check the sink's url")
             raise failure from error
 
