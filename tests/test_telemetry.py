@@ -19,15 +19,17 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphInterrupt
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
+from opentelemetry import context, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.servers.otlp import Collector, collector
+from tests.spans import recording
 from tidegate.errors import Transient
 from tidegate.state import merge
-from tidegate.telemetry import events, names, spans, traceparent
+from tidegate.telemetry import events, logs, names, spans, traceparent
 
 SECRET = "Iwan Roberts owes 3,000"
 
@@ -369,6 +371,37 @@ async def test_concurrent_nodes_keep_their_own_children(recorder: Recorder) -> N
         children = recorder.named(f"chat m{number}")
         assert len(children) == 3
         assert {parent_id(child) for child in children} == {span_id(node)}
+
+
+def test_a_run_that_nobody_records_tells_its_logs_thread_and_node_all_the_same() -> None:
+    with spans.run("t", resumed=False) as run:
+        assert run.traceparent is None
+        with spans.node("enrich"), spans.http_call("POST", "http://h/", attempt=1, within={"more": 1}) as call:
+            call.status(500)
+            assert context.get_value("more") == 1
+            assert logs.here() == {"thread_id": "t", "node": "enrich"}
+        with spans.checkpoint_put("1f", 1, "loop"):
+            assert logs.here() == {"thread_id": "t"}
+    assert logs.here() == {}
+
+
+def test_a_run_that_nobody_records_stays_in_the_trace_it_was_called_in() -> None:
+    around = trace.NonRecordingSpan(trace.SpanContext(7, 8, is_remote=True))
+    with trace.use_span(around), spans.run("t", resumed=False) as run:
+        assert run.traceparent == f"00-{7:032x}-{8:016x}-00"
+        with spans.node("enrich", parent=run.traceparent):
+            assert logs.here()["trace_id"] == f"{7:032x}"
+
+
+def test_an_sdk_that_is_set_later_records_the_runs_that_begin_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    with spans.run("t", resumed=False), recording(monkeypatch) as exporter:
+        with spans.node("enrich"):
+            pass
+        assert not exporter.get_finished_spans()
+    with recording(monkeypatch) as exporter:
+        with spans.run("t", resumed=True), spans.node("enrich"):
+            pass
+        assert [span.name for span in exporter.get_finished_spans()] == ["run started", "invoke_node enrich", names.RUN]
 
 
 class Flow(TypedDict, total=False):

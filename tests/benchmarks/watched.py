@@ -31,7 +31,6 @@ from tests.benchmarks.prose import prose
 from tests.fakes import ScriptedChat
 from tidegate import Pipeline, Settings
 from tidegate.graph import pipeline as building
-from tidegate.services import http
 from tidegate.state import Document, Entity, Span, entity_id
 from tidegate.telemetry import events, metrics, names, otlp, spans
 
@@ -149,7 +148,6 @@ def unwatched() -> Iterator[None]:
             stack.enter_context(patch.object(events, name, _ignore))
         stack.enter_context(patch.object(metrics, "circuit_seen", _ignore))
         stack.enter_context(patch.object(building, "traced", lambda _, step: step))
-        stack.enter_context(patch.object(http, "_unobserved", nullcontext))
         yield
 
 
@@ -180,7 +178,7 @@ class Sdk:
     def behind_the_api(self) -> Iterator[None]:
         """Be what the API's proxies lead to, as after `set_tracer_provider`, which cannot be taken back."""
         with ExitStack() as stack:
-            stack.enter_context(patch.object(spans._tracer, "_real_tracer", self._tracer))
+            stack.enter_context(patch.object(spans, "_tracer", self._tracer))
             for proxy, real in self._instruments:
                 stack.enter_context(patch.object(proxy, "_real_instrument", real))
             if self._everything:

@@ -12,8 +12,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import metadata
@@ -42,11 +41,12 @@ _SUPPRESSED = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_h
 
 _PROXIES: Final = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
 
-_exchanging: ContextVar[bool] = ContextVar("tidegate-exchanging", default=False)
+_EXCHANGING: Final = context.create_key("tidegate-exchanging")
+_UNOBSERVED: Final = {_SUPPRESSED: True, _EXCHANGING: True}
 
 
 def _is_no_exchange(_: logging.LogRecord) -> bool:
-    return not _exchanging.get()
+    return not context.get_value(_EXCHANGING)
 
 
 # httpx logs the whole address of each request at INFO. Ours may hold a key, or a name from a document.
@@ -235,7 +235,8 @@ async def exchange(
         httpx.HTTPError: the request failed on its way, or there were too many redirects. `classify` knows all of them.
     """
     for _ in range(redirects + 1):
-        with spans.http_call(request.method, shown_as or str(request.url), attempt=attempt) as call, _unobserved():
+        address = shown_as or str(request.url)
+        with spans.http_call(request.method, address, attempt=attempt, within=_UNOBSERVED) as call:
             if traced:
                 propagate.inject(request.headers)
             response = await client.send(request, stream=True)
@@ -256,17 +257,6 @@ async def exchange(
             raise StatusError(response.status_code, response.headers, keyed=keyed, away=away)
         request, shown_as = response.next_request, None
     raise httpx.TooManyRedirects(f"more than {redirects} redirects", request=request)
-
-
-@contextlib.contextmanager
-def _unobserved() -> Iterator[None]:
-    token = context.attach(context.set_value(_SUPPRESSED, True))
-    exchanging = _exchanging.set(True)
-    try:
-        yield
-    finally:
-        _exchanging.reset(exchanging)
-        context.detach(token)
 
 
 async def _read(response: httpx.Response, max_bytes: int) -> bytes:

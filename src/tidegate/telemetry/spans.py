@@ -24,7 +24,8 @@ _Arguments = ParamSpec("_Arguments")
 _Value = TypeVar("_Value")
 
 _tracer = trace.get_tracer(names.SCOPE)  # a proxy, until the host sets a tracer provider
-_INSIDE = context.create_key("tidegate-inside")
+_RECORDED = context.create_key("tidegate-recorded")
+"""Whether somebody records the execution that the current context is part of; not there outside of one."""
 _HTTP_ERROR = 400
 _PORTS = {"http": 80, "https": 443}
 
@@ -42,30 +43,55 @@ class Operation:
     duration: ClassVar[Histogram | None] = None
 
     def __init__(
-        self,
+        self, span: Span, inside: Context | None = None, labels: dict[str, AttributeValue] | None = None
+    ) -> None:
+        """Take a span that was started, and what is to be current in the block; None for what is current already.
+
+        `labels` are the attributes of the operation's metric, and must have few values.
+        """
+        self._labels = {} if labels is None else labels
+        self._error: str | None = None
+        self._token: Token[Context] | None = None
+        self._span = span
+        self._context = inside
+        self._began = time.perf_counter()
+
+    @classmethod
+    def start(
+        cls,
         name: str,
         attributes: Mapping[str, AttributeValue],
         *,
-        labels: Mapping[str, AttributeValue] | None = None,
+        labels: dict[str, AttributeValue] | None = None,
         parent: Context | None = None,
         links: tuple[Link, ...] = (),
-        within: Mapping[str, str] | None = None,
-    ) -> None:
-        """Start the span; `labels` are the attributes of the operation's metric, and must have few values.
+        within: Mapping[str, object] | None = None,
+    ) -> Self:
+        """Start the span; `within` is added to the context of what runs inside, such as what its log records tell."""
+        span = _tracer.start_span(name, parent, cls.kind, attributes, links)
+        inside = parent
+        is_new = span is not trace.get_current_span(parent)  # if not, no tracer is there: it is the span around
+        if is_new or within:
+            around = context.get_current() if parent is None else parent
+            inside = Context({**around, _RECORDED: True, **(within or {})})
+            if is_new:
+                inside = trace.set_span_in_context(span, inside)
+        return cls(span, inside, labels)
 
-        `within` is kept in the context of what runs inside, for its log records.
-        """
-        self._labels: dict[str, AttributeValue] = dict(labels or {})
-        self._error: str | None = None
-        self._token: Token[Context] | None = None
-        self._span: Span = _tracer.start_span(name, parent, self.kind, attributes, links)
-        self._context = context.set_value(_INSIDE, True, trace.set_span_in_context(self._span, parent))
-        for key, value in (within or {}).items():
-            self._context = context.set_value(key, value, self._context)
-        self._began = time.perf_counter()
+    @classmethod
+    def skip(
+        cls,
+        around: Context,
+        *,
+        labels: dict[str, AttributeValue] | None = None,
+        within: Mapping[str, object] | None = None,
+    ) -> Self:
+        """Do without the span, in the current context `around`, of an execution that nobody records."""
+        return cls(trace.INVALID_SPAN, Context({**around, **within}) if within else None, labels)
 
     def __enter__(self) -> Self:
-        self._token = context.attach(self._context)
+        if self._context is not None:
+            self._token = context.attach(self._context)
         return self
 
     def __exit__(
@@ -222,8 +248,8 @@ def run(thread_id: str, *, resumed: bool, resumed_from: str | None = None) -> Ru
     if (before := traceparent.read(resumed_from)) is not None:
         attributes[names.RESUMED_FROM] = trace.format_trace_id(before.trace_id)  # for viewers that drop links
         links = (Link(before),)
-    within = {names.THREAD_KEY: thread_id}
-    opened = Run(names.RUN, attributes, labels={names.RESUMED: resumed}, links=links, within=within)
+    within = {_RECORDED: _is_recorded(), names.THREAD_KEY: thread_id}
+    opened = Run.start(names.RUN, attributes, labels={names.RESUMED: resumed}, links=links, within=within)
     opened.tell_started(thread_id)
     return opened
 
@@ -233,6 +259,10 @@ def node(name: str, *, attempt: int = 1, task_id: str | None = None, parent: str
 
     `parent`, a traceparent, is the span's parent where the current context did not inherit the execution's span.
     """
+    labels: dict[str, AttributeValue] = {names.NODE_NAME: name}
+    within = {names.NODE_KEY: name}
+    if (around := _unrecorded()) is not None:
+        return Node.skip(around, labels=labels, within=within)
     attributes: dict[str, AttributeValue] = {
         names.NODE_NAME: name,
         names.NODE_ATTEMPT: attempt,
@@ -240,36 +270,43 @@ def node(name: str, *, attempt: int = 1, task_id: str | None = None, parent: str
     }
     if task_id is not None:
         attributes[names.TASK_ID] = task_id
-    labels, within = {names.NODE_NAME: name}, {names.NODE_KEY: name}
-    return Node(f"{names.NODE} {name}", attributes, labels=labels, parent=_parent(parent), within=within)
+    return Node.start(f"{names.NODE} {name}", attributes, labels=labels, parent=_parent(parent), within=within)
 
 
-def http_call(method: str, url: str, *, attempt: int) -> HttpCall:
-    """Open the span of one request; `attempt` counts from 1.
+def http_call(method: str, url: str, *, attempt: int, within: Mapping[str, object] | None = None) -> HttpCall:
+    """Open the span of one request; `attempt` counts from 1, `within` is added to the context of what runs inside.
 
     The query and credentials are left out of the address. Its path is not: pass none that holds text of the document.
     """
+    if (around := _unrecorded()) is not None:
+        return HttpCall.skip(around, within=within)
     attributes: dict[str, AttributeValue] = {names.HTTP_METHOD: method, **_address(url)}
     if attempt > 1:
         attributes[names.HTTP_RESEND_COUNT] = attempt - 1
-    return HttpCall(method, attributes)
+    return HttpCall.start(method, attributes, within=within)
 
 
 def chat(model: str, provider: str, *, attempt: int) -> Chat:
     """Open the span of one request to a chat model; `attempt` counts from 1."""
-    labels = {names.GEN_AI_OPERATION: "chat", names.GEN_AI_PROVIDER: provider, names.GEN_AI_REQUEST_MODEL: model}
+    labels: dict[str, AttributeValue] = {
+        names.GEN_AI_OPERATION: "chat",
+        names.GEN_AI_PROVIDER: provider,
+        names.GEN_AI_REQUEST_MODEL: model,
+    }
     attributes: dict[str, AttributeValue] = {**labels, names.ATTEMPT: attempt, names.OPENINFERENCE_KIND: "LLM"}
-    return Chat(f"{names.CHAT} {model}", attributes, labels=labels)
+    return Chat.start(f"{names.CHAT} {model}", attributes, labels=labels)
 
 
 def checkpoint_put(checkpoint_id: str, step: int, source: str, *, parent: str | None = None) -> CheckpointPut:
     """Open the span of one checkpoint being saved; `step` and `source` are its metadata's, `parent` as for a node."""
+    if (around := _unrecorded()) is not None:
+        return CheckpointPut.skip(around)
     attributes: dict[str, AttributeValue] = {
         names.CHECKPOINT_ID: checkpoint_id,
         names.CHECKPOINT_STEP: step,
         names.CHECKPOINT_SOURCE: source,
     }
-    return CheckpointPut(names.CHECKPOINT_PUT, attributes, parent=_parent(parent))
+    return CheckpointPut.start(names.CHECKPOINT_PUT, attributes, parent=_parent(parent))
 
 
 def traced(name: str, fn: Callable[_Arguments, Awaitable[_Value]]) -> Callable[_Arguments, Coroutine[Any, Any, _Value]]:
@@ -280,8 +317,9 @@ def traced(name: str, fn: Callable[_Arguments, Awaitable[_Value]]) -> Callable[_
     from langgraph.config import get_config  # here, because it is heavy and whoever builds a graph has it loaded
     from langgraph.runtime import get_runtime
 
-    @functools.wraps(fn)
-    async def step(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Value:
+    def task() -> Node:
+        if _unrecorded() is not None:
+            return node(name)
         task_id, attempt, parent = None, 1, None
         try:
             parent = get_config().get("configurable", {}).get(names.TRACEPARENT)
@@ -290,7 +328,11 @@ def traced(name: str, fn: Callable[_Arguments, Awaitable[_Value]]) -> Callable[_
             info = None
         if info is not None:
             task_id, attempt = info.task_id, info.node_attempt
-        with node(name, attempt=attempt, task_id=task_id, parent=parent):
+        return node(name, attempt=attempt, task_id=task_id, parent=parent)
+
+    @functools.wraps(fn)
+    async def step(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Value:
+        with task():
             return await fn(*args, **kwargs)
 
     return step
@@ -302,8 +344,23 @@ def is_control_flow(error: BaseException) -> bool:
     return any(ancestor.__name__ == "GraphBubbleUp" for ancestor in type(error).__mro__)
 
 
+def _is_recorded() -> bool:
+    """Say whether a tracer provider was set: without one, a span is nothing."""
+    is_proxy = isinstance(_tracer, trace.ProxyTracer)
+    return not (is_proxy and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider))
+
+
+def _unrecorded() -> Context | None:
+    """Return the current context if it is that of an execution that nobody records.
+
+    That was asked when the execution began: spans of its rest alone would have no parent, and a trace each.
+    """
+    around = context.get_current()
+    return around if around.get(_RECORDED) is False else None
+
+
 def _parent(parent: str | None) -> Context | None:
-    if context.get_value(_INSIDE) or (span := traceparent.read(parent)) is None:
+    if parent is None or context.get_value(_RECORDED) or (span := traceparent.read(parent)) is None:
         return None
     return trace.set_span_in_context(trace.NonRecordingSpan(span))
 
