@@ -21,13 +21,13 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 import httpx
-from opentelemetry import context, propagate
+from opentelemetry import context
 
 from tidegate.errors import Permanent, ServiceError, SettingsError, Transient
 from tidegate.resilience.classification import of_client
 from tidegate.resilience.failures import Classify, from_status, leads_away
 from tidegate.store.clock import Clock
-from tidegate.telemetry import spans
+from tidegate.telemetry import spans, traceparent
 
 USER_AGENT: Final = f"tidegate/{metadata.version('tidegate')}"
 
@@ -236,7 +236,7 @@ async def exchange(
     for _ in range(redirects + 1):
         with spans.http_call(request.method, shown_as or str(request.url), attempt=attempt) as call, _unobserved():
             if traced:
-                propagate.inject(request.headers)
+                traceparent.inject(request.headers)
             response = await client.send(request, stream=True)
             body = b""
             try:
