@@ -36,7 +36,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResou
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExportResult
 
-from tidegate.telemetry import logs, names
+from tidegate.telemetry import content, logs, names
 
 _log = logging.getLogger("tidegate.telemetry")
 _SEVERITIES = {
@@ -174,7 +174,7 @@ class LogHandler(logging.Handler):
             context=context.get_current(),
             severity_number=_SEVERITIES.get(record.levelno, SeverityNumber.UNSPECIFIED),
             severity_text=record.levelname,
-            body=record.getMessage(),
+            body=content.encodable(logs.message_of(record)),
             attributes=attributes,
         )
 
