@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -221,3 +224,33 @@ def test_headers_that_cannot_be_read_are_not_shown() -> None:
     )
     assert "s3cr3t" not in ended.errors
     assert "Header format invalid" in ended.errors
+
+
+@pytest.mark.parametrize(("impatience", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
+def test_whoever_does_not_wait_for_the_last_spans_has_the_result(
+    tmp_path: Path, impatience: signal.Signals, code: int
+) -> None:
+    (tmp_path / "note.txt").write_text("we met Bob.")
+    with collector() as received:
+        received.answering.clear()
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TIDEGATE_"))}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tidegate", "run", "note.txt", "--checkpoints", "memory:", "--quiet"],
+            cwd=tmp_path,
+            env={
+                **inherited,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": received.url,
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "10",
+                "TIDEGATE_RECOGNISER": "rules",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 30
+        while "/v1/metrics" not in received.paths and time.monotonic() < deadline:  # sent when it ends
+            time.sleep(0.01)
+        process.send_signal(impatience)
+        told, errors = process.communicate(timeout=5)
+    assert "complete, revision 1" in told
+    assert process.returncode == code, errors
