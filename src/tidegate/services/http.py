@@ -26,6 +26,7 @@ from opentelemetry import context
 from tidegate.errors import Permanent, ServiceError, SettingsError, Transient
 from tidegate.resilience.classification import of_client
 from tidegate.resilience.failures import Classify, from_status, leads_away
+from tidegate.resilience.guard import telling
 from tidegate.store.clock import Clock
 from tidegate.telemetry import spans, traceparent
 
@@ -234,7 +235,8 @@ async def exchange(
         httpx.HTTPError: the request failed on its way, or there were too many redirects. `classify` knows all of them.
     """
     for _ in range(redirects + 1):
-        with spans.http_call(request.method, shown_as or str(request.url), attempt=attempt) as call, _unobserved():
+        shown = shown_as or str(request.url)
+        with spans.http_call(request.method, shown, attempt=attempt) as call, telling(call), _unobserved():
             if traced:
                 traceparent.inject(request.headers)
             response = await client.send(request, stream=True)
