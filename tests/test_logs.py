@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -118,7 +120,7 @@ async def test_what_happens_in_a_run_is_logged_with_its_thread() -> None:
 
 
 PROGRAM = """
-import logging
+import logging, sys
 from tidegate.telemetry import logs, setup, spans
 
 logs.set_up("text", verbose=False)
@@ -131,14 +133,17 @@ with spans.run("t-1", resumed=False), spans.node("enrich"):
         raise ValueError("Iwan Roberts owes 3,000")
     except ValueError:
         logging.getLogger("tidegate").exception("failed")
+    if len(sys.argv) > 1:
+        logging.getLogger("tidegate").warning("%d things", "Iwan Roberts owes 3,000")
+        logging.getLogger("tidegate").warning("caf\\udce9.txt")
 stop()
 """
 
 
-def program(**variables: str) -> str:
+def program(*arguments: str, **variables: str) -> str:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, *arguments],
         env={**inherited, **variables},
         capture_output=True,
         text=True,
@@ -166,8 +171,64 @@ def test_records_go_to_a_collector_when_they_are_asked_for() -> None:
     assert "goes on" not in errors
 
 
+def test_a_record_that_cannot_be_made_or_sent_as_it_is_takes_none_other_with_it() -> None:
+    with collector() as received:
+        errors = program("odd", OTEL_EXPORTER_OTLP_ENDPOINT=received.url, OTEL_LOGS_EXPORTER="otlp")
+        assert [record.body for record in received.records] == [
+            "goes on",
+            "is slow",
+            "failed",
+            "%d things [its arguments do not fit]",
+            "caf?.txt",
+        ]
+    assert SECRET not in errors
+
+
 def test_without_being_asked_for_no_record_leaves() -> None:
     with collector() as received:
         program(OTEL_EXPORTER_OTLP_ENDPOINT=received.url)
         assert received.spans
         assert not received.records
+
+
+def test_a_record_cannot_pretend_to_be_two_or_steer_a_terminal() -> None:
+    stream = written("text")
+    _log.warning("no such file: %s", "a\nERROR tidegate: forged\x1b[31m\u2028.txt")
+    assert stream.getvalue() == (
+        "WARNING tidegate.test: no such file: a\\nERROR tidegate: forged\\x1b[31m\\u2028.txt\n"
+    )
+
+
+@pytest.mark.parametrize("shape", ["text", "json"])
+def test_a_record_whose_arguments_do_not_fit_is_written_without_them(
+    shape: logs.Format, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise ValueError(SECRET)
+
+    stream = written(shape)
+    _log.warning("%d things", SECRET)
+    _log.warning("%s things", Mute())
+    text = stream.getvalue() + capsys.readouterr().err
+    assert text.count("things") == 2
+    assert SECRET not in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("shape", ["text", "json"])
+async def test_what_asyncio_tells_of_a_task_does_not_quote_its_exception(shape: logs.Format) -> None:
+    stream = written(shape)
+    task = asyncio.create_task(asyncio.to_thread(fail))
+    await asyncio.wait([task])
+    del task
+    gc.collect()
+    text = stream.getvalue()
+    assert "Task exception was never retrieved" in text
+    assert SECRET not in text
+
+
+def test_addresses_that_a_model_s_client_asks_are_not_logged() -> None:
+    stream = written("text")
+    logging.getLogger("httpx").info('HTTP Request: POST %s "HTTP/1.1 200 OK"', "http://user:key@host/v1?api_key=key")
+    assert stream.getvalue() == ""

@@ -10,6 +10,7 @@ from textwrap import dedent
 from typing import Any, TypedDict
 
 import pytest
+from langchain_core.outputs import ChatResult
 from langgraph.graph import END, START, StateGraph
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -279,3 +280,28 @@ async def test_without_tracing_a_checkpoint_names_no_trace() -> None:
         await pipeline.run(text="we met Bob.", thread_id="t")
         async for snapshot in pipeline.graph.aget_state_history({"configurable": {"thread_id": "t"}}):
             assert names.TRACEPARENT not in (snapshot.metadata or {})
+
+
+async def test_a_request_that_took_too_long_is_told_from_one_that_was_cancelled(exporter: InMemorySpanExporter) -> None:
+    async with traced(exporter, ["hang"], attempt_timeout=1.0, attempts=1) as opened:
+        await opened.pipeline.run(text="we met Bob.")
+        requests = [line.strip() for line in opened.drawn().splitlines() if "POST" in line]
+    assert requests == ["X POST error timeout"]
+
+
+async def test_a_model_that_took_too_long_is_told_from_one_that_was_cancelled(
+    exporter: InMemorySpanExporter,
+) -> None:
+    class Silent(ScriptedChat):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    model = Silent(answer=str)
+    clock = ManualClock(auto=True)
+    settings = Settings(checkpoints="memory:", summary={"attempt_timeout": 0.05, "attempts": 1})  # type: ignore[arg-type]
+    async with Pipeline.open(settings, model=model, recogniser=NamesByCapital(), clock=clock) as pipeline:
+        await pipeline.run(text=TEXT)
+    [chat] = [span for span in exporter.get_finished_spans() if span.name.startswith("chat")]
+    assert chat.attributes is not None
+    assert chat.attributes["error.type"] == "timeout"

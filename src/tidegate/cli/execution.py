@@ -47,19 +47,21 @@ def execute(
 
     shutdown = configure()
     try:
-        result = asyncio.run(stream())
-    except (ServiceError, KeyboardInterrupt) as error:
-        if not progress.thread_id:
-            raise
-        again = f"go on with: {resume_command(progress.thread_id, options)}"
-        typer.echo(f"tidegate: {error if isinstance(error, ServiceError) else 'interrupted'}; {again}", err=True)
-        raise typer.Exit(exit_code(error) if isinstance(error, ServiceError) else INTERRUPTED) from None
+        try:
+            result = asyncio.run(stream())
+        except (ServiceError, KeyboardInterrupt) as error:
+            if not progress.thread_id:
+                raise
+            again = f"go on with: {resume_command(progress.thread_id, options)}"
+            typer.echo(f"tidegate: {error if isinstance(error, ServiceError) else 'interrupted'}; {again}", err=True)
+            raise typer.Exit(exit_code(error) if isinstance(error, ServiceError) else INTERRUPTED) from None
+        shown = {**options, **({"when_open": when_open} if when_open else {})}
+        if not progress.steps:
+            typer.echo(_why_nothing_ran(result, resumed=document is None), err=True)
+        told = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if as_json else result_text(result, shown)
+        typer.echo(told)
     finally:
-        shutdown()
-    shown = {**options, **({"when_open": when_open} if when_open else {})}
-    if not progress.steps:
-        typer.echo(_why_nothing_ran(result, resumed=document is None), err=True)
-    typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if as_json else result_text(result, shown))
+        shutdown()  # last: a collector that does not answer keeps nobody from the result
     if result.status == "waiting":
         raise typer.Exit(WAITING)
     if result.status == "degraded" and fail_on_degraded:

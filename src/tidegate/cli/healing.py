@@ -48,14 +48,15 @@ def backfill(options: Mapping[str, str], *, watch: bool, as_json: bool) -> None:
     open_circuits: list[CircuitReport] = []
     interrupted = False
     try:
-        open_circuits = asyncio.run(sweep())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        interrupted = True
+        try:
+            open_circuits = asyncio.run(sweep())
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            interrupted = True
+        told = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
+        later = "".join(f"; {report.name} may be tried again in {report.retry_in:,.0f} s" for report in open_circuits)
+        typer.echo(f"{told or 'no thread could be brought forward'}{later}", err=True)
     finally:
         shutdown()
-    told = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
-    later = "".join(f"; {report.name} may be tried again in {report.retry_in:,.0f} s" for report in open_circuits)
-    typer.echo(f"{told or 'no thread could be brought forward'}{later}", err=True)
     if interrupted and not watch:
         raise typer.Exit(INTERRUPTED)
     if errors and not watch:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random as randomness
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -26,6 +26,7 @@ from tidegate.resilience.slots import Slots
 from tidegate.settings import ServiceOptions, ServiceSettings
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.telemetry import events
+from tidegate.telemetry.spans import Operation
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,12 +52,24 @@ class _Progress:
     budget: asyncio.Timeout
     cancelling: int
     attempts: int = 0
+    timer: asyncio.Timeout | None = None  # of the attempt that is being made
     failure: ServiceError | None = None
     is_over: bool = False  # tasks that outlive the call inherit `_calls` of it
 
 
 _calls: ContextVar[tuple[_Progress, ...]] = ContextVar("tidegate-calls", default=())
 """The calls that the running code is part of."""
+
+
+@contextmanager
+def telling(span: Operation) -> Iterator[None]:
+    """Mark the span of an attempt that a guard cuts off as timed out: inside, it looks like any cancellation."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if any(each.budget.expired() or (each.timer and each.timer.expired()) for each in _calls.get()):
+            span.failed("timeout")
+        raise
 
 
 class Guard:
@@ -240,7 +253,7 @@ class Guard:
         self, attempt: Callable[[int], Awaitable[T]], progress: _Progress, permit: Permit, keep: Keep[T] | None
     ) -> T:
         progress.attempts += 1
-        timer = asyncio.timeout(self._settings.attempt_timeout)
+        progress.timer = timer = asyncio.timeout(self._settings.attempt_timeout)
         try:
             async with timer:
                 value = await attempt(progress.attempts)

@@ -15,7 +15,7 @@ from langgraph.constants import TAG_NOSTREAM
 
 from tidegate.errors import NotFound, Permanent, Refused, ServiceError, Transient
 from tidegate.resilience.classification import UNPAID, of_client, status_of
-from tidegate.resilience.guard import Answer, Guard, Keep
+from tidegate.resilience.guard import Answer, Guard, Keep, telling
 from tidegate.resilience.journal import Call, Journal
 from tidegate.state import JSON, Usage
 from tidegate.store.clock import Clock
@@ -132,7 +132,7 @@ class Chat:
             if self._journal is not None:
                 await self._journal.confirm()
             bill.requests += 1
-            with spans.chat(self._name, self._provider, attempt=number) as span:
+            with spans.chat(self._name, self._provider, attempt=number) as span, telling(span):
                 try:
                     message = await self._model.ainvoke(list(messages), {"tags": tags}, **options)
                 except Exception as error:

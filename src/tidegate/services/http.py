@@ -20,13 +20,14 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 import httpx
-from opentelemetry import context, propagate
+from opentelemetry import context
 
 from tidegate.errors import Permanent, ServiceError, SettingsError, Transient
 from tidegate.resilience.classification import of_client
 from tidegate.resilience.failures import Classify, from_status, leads_away
+from tidegate.resilience.guard import telling
 from tidegate.store.clock import Clock
-from tidegate.telemetry import spans
+from tidegate.telemetry import spans, traceparent
 
 USER_AGENT: Final = f"tidegate/{metadata.version('tidegate')}"
 
@@ -236,9 +237,9 @@ async def exchange(
     """
     for _ in range(redirects + 1):
         address = shown_as or str(request.url)
-        with spans.http_call(request.method, address, attempt=attempt, within=_UNOBSERVED) as call:
+        with spans.http_call(request.method, address, attempt=attempt, within=_UNOBSERVED) as call, telling(call):
             if traced:
-                propagate.inject(request.headers)
+                traceparent.inject(request.headers)
             response = await client.send(request, stream=True)
             body = b""
             try:

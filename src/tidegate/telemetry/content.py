@@ -23,7 +23,8 @@ _redact: Redact | None = None
 def redact_with(redact: Redact | None) -> None:
     """Have every text go through this function before it is recorded, in the whole process; None: no function.
 
-    A text for which it raises an exception is not recorded.
+    It is called on the event loop, so it must not wait. A text for which it raises an exception or returns anything
+    but a text is not recorded.
     """
     global _redact
     _redact = redact
@@ -38,7 +39,25 @@ def shown(text: str) -> str:
     """Return a text as it may be recorded: redacted, and then cut off after `LIMIT` characters."""
     if _redact is not None:
         try:
-            text = _redact(text)
+            redacted: object = _redact(text)
         except Exception as error:  # noqa: BLE001 - telemetry fails nothing, and what was not redacted is not told
             return f"[not recorded: the redaction raised {type(error).__name__}]"
+        if not isinstance(redacted, str):
+            return f"[not recorded: the redaction returned {type(redacted).__name__}]"
+        text = redacted
+    text = encodable(text)
     return text if len(text) <= LIMIT else f"{text[:LIMIT]}… [{len(text) - LIMIT} characters more]"
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an exception as it may be recorded."""
+    try:
+        text = str(error)
+    except Exception as failure:  # noqa: BLE001 - an exception of somebody else's, which is on its way to its caller
+        return f"[not recorded: its message raised {type(failure).__name__}]"
+    return shown(text)
+
+
+def encodable(text: str) -> str:
+    """Return a text without lone surrogates, for which a whole batch would not be sent."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -45,7 +45,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": message_of(record),
             **here(),
             **error_of(record),
         }
@@ -59,10 +59,29 @@ class TextFormatter(logging.Formatter):
         """Return the line, and below it the frames of an exception."""
         place = here()
         about = ", ".join(place[key] for key in ("thread_id", "node") if key in place)
-        told = f"{record.levelname} {record.name}: {record.getMessage()}{f' [{about}]' if about else ''}"
+        told = f"{record.levelname} {record.name}: {_printable(message_of(record))}{f' [{about}]' if about else ''}"
         if error := error_of(record).get("error"):
             told += "".join(f"\n  {frame}" for frame in error["at"]) + f"\n  {error['type']}"
         return told
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """Return what a record says, without what the exception says that it may be of: asyncio's records quote that."""
+    try:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text = text.replace(repr(record.exc_info[1]), type(record.exc_info[1]).__name__)
+    except Exception:  # noqa: BLE001 - a slip in a record is not to fail what it tells of, nor to show its arguments
+        told = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        return f"{told} [its arguments do not fit]"
+    return text
+
+
+def _printable(text: str) -> str:
+    """Return a text that stays on its line and leaves a terminal alone, whoever chose the names in it."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def error_of(record: logging.LogRecord) -> Mapping[str, Any]:
@@ -80,5 +99,5 @@ def set_up(shape: Format, *, verbose: bool, stream: IO[str] | None = None) -> No
     handler.setFormatter(JsonFormatter() if shape == "json" else TextFormatter())
     handler.setLevel(logging.INFO if verbose else logging.WARNING)
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
-    if not verbose:
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+    # It logs the whole address of each request that a model's client makes, in which there may be a key.
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -7,10 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence, Set
+from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from opentelemetry import context, metrics, trace
@@ -36,59 +37,16 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResou
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExportResult
 
-from tidegate.telemetry import logs, names
+from tidegate.telemetry import content, logs, names
+from tidegate.telemetry.collector import LOGGER, Collector, Complaints, heed
 
-_log = logging.getLogger("tidegate.telemetry")
+_log = logging.getLogger(LOGGER)
 _SEVERITIES = {
     logging.INFO: SeverityNumber.INFO,
     logging.WARNING: SeverityNumber.WARN,
     logging.ERROR: SeverityNumber.ERROR,
     logging.CRITICAL: SeverityNumber.FATAL,
 }
-
-
-class Complaints:
-    """What is wrong with the collector, each thing said once, whichever exporter meets it first."""
-
-    def __init__(self) -> None:
-        """Begin with nothing to complain about."""
-        self._said: set[str] = set()
-        self._lock = Lock()
-
-    def say(self, problem: str) -> None:
-        """Log the problem, unless that was done before."""
-        with self._lock:
-            known = problem in self._said
-            self._said.add(problem)
-        if not known:
-            _log.warning("telemetry is lost, nothing else is affected: %s", problem)
-
-
-class Collector(requests.Session):
-    """The HTTP session of one exporter, which knows what is wrong with the collector."""
-
-    def __init__(self, complaints: Complaints) -> None:
-        """Complain here."""
-        super().__init__()
-        self._complaints = complaints
-        self._problem = ""
-
-    def request(self, method: str, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request and remember what was wrong with it, if anything was."""
-        address = urlsplit(str(url))
-        where = address.netloc.rpartition("@")[2] or "the collector"  # without credentials
-        self._problem = self._problem or f"{where} does not answer"
-        try:
-            response = super().request(method, url, *args, **kwargs)
-        except requests.RequestException as error:
-            self._problem = f"{where} does not answer ({type(error).__name__})"
-            raise
-        self._problem = "" if response.ok else f"{where} answers {response.status_code} to {address.path}"
-        return response
-
-    def gave_up(self) -> None:
-        """Say why something was not sent."""
-        self._complaints.say(self._problem or "there was not enough time to send it")
 
 
 class SpanExporter(OTLPSpanExporter):
@@ -174,7 +132,7 @@ class LogHandler(logging.Handler):
             context=context.get_current(),
             severity_number=_SEVERITIES.get(record.levelno, SeverityNumber.UNSPECIFIED),
             severity_text=record.levelname,
-            body=record.getMessage(),
+            body=content.encodable(logs.message_of(record)),
             attributes=attributes,
         )
 
@@ -189,37 +147,21 @@ def start(
     Returns what sends the rest and stops, in `grace` seconds at most.
     """
     complaints = Complaints()
-    tracing, metering, logging_ = Collector(complaints), Collector(complaints), Collector(complaints)
+    heed(complaints)
+    resource = _resource()
     stops: list[tuple[Collector, Callable[[], object]]] = []
-    if traces:
-        tracer_provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-        if "otlp" in traces:
-            tracer_provider.add_span_processor(
-                BatchSpanProcessor(SpanExporter(tracing), schedule_delay_millis=_delay())
-            )
-        if "console" in traces:
-            tracer_provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
-        trace.set_tracer_provider(tracer_provider)
-        stops.append((tracing, tracer_provider.shutdown))
-    if measurements or readers:
-        readers = list(readers)
-        if "otlp" in measurements:
-            readers.append(PeriodicExportingMetricReader(MetricExporter(metering)))
-        if "console" in measurements:
-            readers.append(PeriodicExportingMetricReader(ConsoleMetricExporter(out=sys.stderr)))
-        meter_provider = MeterProvider(readers, resource=_resource(), shutdown_on_exit=False)
-        metrics.set_meter_provider(meter_provider)
-        stops.append((metering, meter_provider.shutdown))
-    if records:
-        logger_provider = LoggerProvider(resource=_resource(), shutdown_on_exit=False)
-        if "otlp" in records:
-            logger_provider.add_log_record_processor(BatchLogRecordProcessor(LogExporter(logging_)))
-        if "console" in records:
-            logger_provider.add_log_record_processor(BatchLogRecordProcessor(ConsoleLogRecordExporter(out=sys.stderr)))
-        ours = logging.getLogger("tidegate")
-        ours.addHandler(LogHandler(logger_provider))
-        ours.setLevel(logging.INFO)  # what is shown on stderr is its handler's to choose
-        stops.append((logging_, logger_provider.shutdown))
+    for signal, exporters, begin in (
+        ("traces", traces, _trace),
+        ("metrics", measurements, partial(_measure, readers)),
+        ("logs", records, _record),
+    ):
+        collector = Collector(complaints)
+        try:
+            if exporters or (signal == "metrics" and readers):
+                stops.append((collector, begin(exporters, collector, resource)))
+        except Exception as error:  # noqa: BLE001 - what the SDK raises for a variable that it cannot read
+            problem = str(error) if isinstance(error, ValueError) else type(error).__name__
+            _log.warning("no %s are sent, nothing else is affected: %s", signal, problem)
 
     # What is wrong with the settings has been said by now. From here on the SDK would report every batch.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
@@ -234,12 +176,48 @@ def start(
         for _, thread in threads:
             thread.start()
         deadline = time.monotonic() + grace
-        for collector, thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                collector.gave_up()
+        with suppress(KeyboardInterrupt):  # whoever does not want to wait for this does without it
+            for collector, thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+                if thread.is_alive():
+                    collector.gave_up()
 
     return shutdown
+
+
+def _trace(exporters: Set[str], collector: Collector, resource: Resource) -> Callable[[], object]:
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    if "otlp" in exporters:
+        provider.add_span_processor(BatchSpanProcessor(SpanExporter(collector), schedule_delay_millis=_delay()))
+    if "console" in exporters:
+        provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
+    trace.set_tracer_provider(provider)
+    return provider.shutdown
+
+
+def _measure(
+    others: Sequence[MetricReader], exporters: Set[str], collector: Collector, resource: Resource
+) -> Callable[[], object]:
+    readers = list(others)
+    if "otlp" in exporters:
+        readers.append(PeriodicExportingMetricReader(MetricExporter(collector)))
+    if "console" in exporters:
+        readers.append(PeriodicExportingMetricReader(ConsoleMetricExporter(out=sys.stderr)))
+    provider = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
+    metrics.set_meter_provider(provider)
+    return provider.shutdown
+
+
+def _record(exporters: Set[str], collector: Collector, resource: Resource) -> Callable[[], object]:
+    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+    if "otlp" in exporters:
+        provider.add_log_record_processor(BatchLogRecordProcessor(LogExporter(collector)))
+    if "console" in exporters:
+        provider.add_log_record_processor(BatchLogRecordProcessor(ConsoleLogRecordExporter(out=sys.stderr)))
+    ours = logging.getLogger("tidegate")
+    ours.addHandler(LogHandler(provider))
+    ours.setLevel(logging.INFO)  # what is shown on stderr is its handler's to choose
+    return provider.shutdown
 
 
 def _delay() -> float | None:

@@ -15,6 +15,9 @@ _log = logging.getLogger("tidegate.telemetry")
 EXIT_GRACE = 1.0
 """Seconds that the last spans may take to be sent; OTEL_EXPORTER_OTLP_TIMEOUT, in seconds, overrides it."""
 
+LONGEST_GRACE = 10.0
+"""Seconds at most, whatever that says: other SDKs read milliseconds, and 10000 would hold an exit up for hours."""
+
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
@@ -41,7 +44,11 @@ def configure(readers: Sequence[MetricReader] = ()) -> Callable[[], None]:
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return _nothing
 
-    from tidegate.telemetry import otlp, traceparent  # half a second of imports
+    try:
+        from tidegate.telemetry import otlp, traceparent  # half a second of imports
+    except ValueError as error:  # the SDK reads the limits of spans when it is imported
+        _log.warning("no telemetry is sent, nothing else is affected: %s", error)
+        return _nothing
 
     if (caller := traceparent.read(os.environ.get("TRACEPARENT"))) is not None:
         context.attach(trace.set_span_in_context(trace.NonRecordingSpan(caller)))
@@ -74,6 +81,6 @@ def _exporters(signal: str) -> frozenset[str]:
 
 def _grace() -> float:
     try:
-        return max(0.0, float(os.environ["OTEL_EXPORTER_OTLP_TIMEOUT"]))
+        return min(max(0.0, float(os.environ["OTEL_EXPORTER_OTLP_TIMEOUT"])), LONGEST_GRACE)
     except (KeyError, ValueError):
         return EXIT_GRACE

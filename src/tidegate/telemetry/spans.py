@@ -112,7 +112,7 @@ class Operation:
             return
         self._error = error if isinstance(error, str) else type(error).__name__
         if not isinstance(error, str) and self._span.is_recording() and content.is_wanted():
-            told = {names.EXCEPTION_TYPE: self._error, names.EXCEPTION_MESSAGE: content.shown(str(error))}
+            told = {names.EXCEPTION_TYPE: self._error, names.EXCEPTION_MESSAGE: content.message_of(error)}
             self._span.add_event(names.EXCEPTION, told)
         self._span.set_attribute(names.ERROR_TYPE, self._error)
         self._span.set_status(Status(StatusCode.ERROR))

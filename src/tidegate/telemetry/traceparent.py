@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -16,6 +18,15 @@ def read(text: object) -> SpanContext | None:
         return None
     found = trace.get_current_span(_propagator.extract({_HEADER: text})).get_span_context()
     return found if found.is_valid else None
+
+
+def inject(headers: MutableMapping[str, str]) -> None:
+    """Tell a server by `traceparent` and `tracestate` which span the request is of, and nothing else.
+
+    OTEL_PROPAGATORS is not asked: it would send the app's baggage along to an API of somebody else's, and importing
+    `opentelemetry.propagate` fails where it names a propagator that is not installed.
+    """
+    _propagator.inject(headers)
 
 
 def write(span: SpanContext) -> str | None:
