@@ -36,7 +36,7 @@ from tidegate.triggers.door import Door
 from tidegate.triggers.opening import open_trigger
 from tidegate.triggers.s3 import S3Trigger
 
-PATIENCE = float(__import__("os").environ.get("S3_PATIENCE", "20"))
+PATIENCE = 20.0
 """Real seconds after which a condition that did not come true fails its test."""
 
 
@@ -105,6 +105,11 @@ async def running(settings: S3Settings, door: Door) -> AsyncIterator[asyncio.Tas
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def begun(settings: S3Settings, door: Door) -> None:
+    """Run a trigger that is to end by itself."""
+    await asyncio.wait_for(S3Trigger(settings).run(door), PATIENCE)
 
 
 async def until(condition: Callable[[], Any], task: asyncio.Task[None] | None = None) -> None:
@@ -511,7 +516,7 @@ async def test_what_no_client_can_be_made_with_is_a_wrong_setting(
 ) -> None:
     box = cloud.mailbox()
     with pytest.raises(SettingsError, match=message):
-        await S3Trigger(settings(cloud, box, **wrong)).run(taking.door())
+        await begun(settings(cloud, box, **wrong), taking.door())
 
 
 async def test_a_profile_that_is_not_there_is_a_wrong_setting(
@@ -519,12 +524,12 @@ async def test_a_profile_that_is_not_there_is_a_wrong_setting(
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(SettingsError, match=r"profile \(nobody\) could not be found"):
-        await S3Trigger(settings(cloud, cloud.mailbox())).run(taking.door())
+        await begun(settings(cloud, cloud.mailbox()), taking.door())
 
 
 async def test_a_queue_that_is_not_there_is_a_wrong_setting(cloud: Aws, taking: Taking) -> None:
     with pytest.raises(SettingsError, match="there is no queue at its queue_url"):
-        await S3Trigger(settings(cloud, f"{cloud.url}/123456789012/nowhere")).run(taking.door())
+        await begun(settings(cloud, f"{cloud.url}/123456789012/nowhere"), taking.door())
 
 
 async def test_a_queue_that_goes_away_later_is_waited_for(cloud: Aws, taking: Taking) -> None:
