@@ -552,7 +552,8 @@ async def test_an_sqs_that_cannot_be_reached_is_waited_for_and_told_once(
     caplog.set_level(logging.INFO, "tidegate")
     clock = ManualClock(auto=True)
     empty = Reply(body=b"{}", headers={"Content-Type": "application/x-amz-json-1.0"})
-    with FaultyServer([503] * 3 + ["reset"] * 3, answer=lambda _: empty) as queue:
+    faults: list[Behaviour] = [503, 503, 503, "reset", "reset", "reset"]
+    with FaultyServer(faults, answer=lambda _: empty) as queue:
         made = settings(cloud, f"{queue.url}/123456789012/events", wait=0)
         async with running(made, taking.door(clock=clock)) as task:
             await until(lambda: len(queue.requests) >= 8, task)
@@ -622,7 +623,7 @@ async def test_while_nothing_comes_a_queue_that_does_not_wait_is_asked_once_a_se
         made = settings(cloud, f"{queue.url}/123456789012/events", wait=0)
         async with running(made, taking.door(clock=clock)):
             for count in range(1, 4):
-                await clock.until_sleeping()
+                await asyncio.wait_for(clock.until_sleeping(), PATIENCE)
                 assert len(queue.requests) == count
                 clock.advance(1.0)
                 await until(lambda count=count: len(queue.requests) == count + 1)  # type: ignore[misc]
