@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import trace
 
 from tests.engines import Bench, bench, raising, until
-from tidegate.engine import in_process
 from tidegate.engine.in_process import LONGEST_POLL, POLL
 from tidegate.engine.port import Unreadable
 from tidegate.errors import (
@@ -29,7 +29,7 @@ from tidegate.errors import (
 from tidegate.graph.execution import Executions
 from tidegate.graph.verdicts import Verdicts
 from tidegate.store.inbox import Envelope
-from tidegate.store.registry import Registry
+from tidegate.store.registry import Registry, ThreadRecord
 
 SERVE = {"concurrency": 2, "max_attempts": 3, "retry_initial": 10.0, "retry_max": 100.0}
 
@@ -170,7 +170,7 @@ async def test_a_thread_is_dead_after_so_many_attempts_at_the_same_step_and_retr
 
 async def test_a_thread_that_gets_further_between_failures_is_not_given_up(here: Bench) -> None:
     here.step.acts = {"One": raising(RuntimeError(), times=2)}
-    here.places.fails["Cairo"] = lambda *_: None  # type: ignore[assignment,return-value]  # raising None is a bug
+    here.places.fails["Cairo"] = lambda *_: None  # type: ignore[assignment]  # raising None is a bug
     here.work()
     [receipt] = await here.submit("One in Cairo.")
     await let_pass(here, 40.0)
@@ -482,7 +482,7 @@ async def test_a_bug_that_one_thread_meets_outside_of_its_steps_stops_no_other(
     [one] = await here.submit("One")
     await here.until_status("failed", one.thread_id)
     record = await here.record(one.thread_id)
-    await here.pipeline.registry.put(in_process.ThreadRecord(**{**_fields(record), "attempts": 3, "next_at": None}))
+    await here.pipeline.registry.put(ThreadRecord(**{**_fields(record), "attempts": 3, "next_at": None}))
     here.engine.wake()
     await until(lambda: "could not be run: ZeroDivisionError" in caplog.text)
     [two] = await here.submit("Two")
@@ -523,3 +523,31 @@ async def test_the_event_loop_is_free_while_a_large_document_comes_in(here: Benc
     await here.engine.submit(Envelope(source="test", id="big", data=data, name="big.bin"))
     beating.cancel()
     assert longest < 0.5, "on a machine that is busy; packed on the loop, it is 1 s and more"
+
+
+@pytest.mark.parametrize("where", ["sqlite", "file", "postgresql"])
+async def test_threads_are_run_given_up_cancelled_and_retried_wherever_they_live(
+    request: pytest.FixtureRequest, tmp_path: Path, where: str
+) -> None:
+    urls = {"sqlite": f"sqlite:///{tmp_path}/t.db", "file": f"file:///{tmp_path}/threads"}
+    url = urls[where] if where in urls else request.getfixturevalue("postgres_url")
+    async with bench(url, serve=SERVE) as here:
+        here.step.acts = {"Fails": raising(RuntimeError()), "Hangs": Gate()}
+        here.work()
+        runs, fails, hangs = await here.submit("Runs in Cairo.", "Fails in Dover.", "Hangs in Essen.")
+        await here.until_status("complete", runs.thread_id)
+        await until(lambda: here.step.running == 1)
+        assert await here.engine.cancel(hangs.thread_id)
+
+        async def given_up() -> bool:
+            here.clock.advance(5.0)
+            return (await here.record(fails.thread_id)).status == "dead"
+
+        await until(given_up)
+        assert here.step.begun.count("Fails") == 3
+        here.step.acts.clear()
+        assert await here.pipeline.retry_all() == [fails.thread_id]
+        await here.pipeline.retry(hangs.thread_id)
+        here.engine.wake()
+        await here.until_status("complete", fails.thread_id, hangs.thread_id)
+        assert (await here.engine.stats()).threads == {"complete": 3}
