@@ -223,11 +223,12 @@ class InProcessEngine:
 
     async def _execute(self, record: ThreadRecord) -> None:
         thread_id = record.thread_id
-        sentences: list[Sentence] = []
+        judged: list[tuple[Exception, Sentence]] = []
 
         def judge(failed: ThreadRecord, error: Exception) -> Sentence:
-            sentences.append(self._judge(failed, error))
-            return sentences[-1]
+            sentence = self._judge(failed, error)
+            judged.append((error, sentence))
+            return sentence
 
         token = context.attach(await self._context(record))
         try:
@@ -240,13 +241,15 @@ class InProcessEngine:
         except ThreadNotFound:
             return  # it was deleted
         except Exception as error:
-            if not sentences or isinstance(error, (LeaseLost, *_AWAY)):  # what it was sentenced to may not be recorded
+            if not judged or error is not judged[-1][0]:  # its sentence was not recorded
                 raise
-            pause = sentences[-1].pause
-            if pause is None:
+            _, sentence = judged[-1]
+            if sentence.pause is None:
                 _log.error("thread %s was given up: %s", thread_id, _told(error))
             else:
-                _log.warning("thread %s failed, and is tried again in %.0f s: %s", thread_id, pause, _told(error))
+                _log.warning(
+                    "thread %s failed, and is tried again in %.0f s: %s", thread_id, sentence.pause, _told(error)
+                )
         finally:
             context.detach(token)
 

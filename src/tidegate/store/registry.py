@@ -35,7 +35,7 @@ class ThreadRecord:
     `when_open` is the policy that its last execution was given, in place of the settings'. `extraction_at`,
     `enrichment_at` and `summary_at` are the times from which a sweep may ask that service for what the thread lacks, if
     its circuit lets it: None where it lacks nothing that can be had. They outlast a crash in the middle of healing.
-    `attempts` counts the executions that were begun since one got further than the checkpoint `attempted_at`.
+    `attempts` counts the executions that ended, or go on, after the checkpoint `attempted_at` and before the next one.
     """
 
     thread_id: str
