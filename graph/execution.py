@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any, NamedTuple, TypedDict, cast
@@ -40,11 +41,20 @@ from tidegate.graph.lacks import asked_from, lacked, models_wanted, pause_left
 from tidegate.graph.progress import task_event, token_event
 from tidegate.graph.result import Event, HistoryEntry, Result, Status
 from tidegate.graph.services import Services
+from tidegate.graph.unattended import Unattended
 from tidegate.settings import Policy
 from tidegate.state import EXECUTION, WHEN_OPEN, Input, Output, State, hash_of
 from tidegate.store.leases import Lease, Leases
 from tidegate.store.outbox import Outbox
-from tidegate.store.registry import Registry, Service, ThreadRecord, ThreadStatus, thread_id_of
+from tidegate.store.registry import (
+    ASKS_NOTHING,
+    UNFINISHED,
+    Registry,
+    Service,
+    ThreadRecord,
+    ThreadStatus,
+    thread_id_of,
+)
 from tidegate.telemetry import names, spans
 
 _log = logging.getLogger(__name__)
@@ -59,6 +69,16 @@ class _Watching(NamedTuple):
     emit: Emit | None
     tokens: bool
     control: Drain | None
+
+
+@dataclass(slots=True, eq=False)
+class _Stoppable:
+    """An execution of this process that nobody waits for; `is_cancelled` once somebody cancels its thread."""
+
+    task: asyncio.Task[Any]
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    is_cancelled: bool = False
+    is_recorded: bool = False
 
 
 class Executions:
@@ -78,6 +98,7 @@ class Executions:
         self._leases = leases
         self._outbox = outbox
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._stoppable: dict[str, _Stoppable] = {}
 
     async def advance(
         self,
@@ -88,11 +109,13 @@ class Executions:
         emit: Emit | None = None,
         tokens: bool = False,
         control: Drain | None = None,
+        unattended: Unattended | None = None,
     ) -> Result:
         """Bring a thread as far as it gets now; `start` creates it, and is never sent to one that exists.
 
         One execution of a thread at a time, under its lease. In this process a second caller waits, and finds what the
-        first one did. Once `control` is told to drain, it stops after the superstep, and the result is unfinished.
+        first one did. Once `control` is told to drain, it stops after the superstep, and the result is unfinished. An
+        `unattended` one changes nothing if the thread is not as it was seen, and returns how far it is.
 
         Raises:
             ThreadNotFound, DocumentMismatch, IncompatibleThread, CheckpointDamaged, DocumentError, ServiceError;
@@ -103,13 +126,93 @@ class Executions:
         check_thread_id(thread_id)
         if emit is not None:
             emit(Event(kind="thread", text=thread_id))
-        async with self._turns.setdefault(thread_id, asyncio.Lock()), self._leases.hold(thread_id) as lease:
+        watching = _Watching(emit, tokens, control)
+        async with self._turns.setdefault(thread_id, asyncio.Lock()):
+            if unattended is not None:
+                return await self._advance_unattended(thread_id, when_open, watching, unattended)
+            async with self._hold(thread_id) as lease:
+                return await self._advance(lease, start, when_open, watching)
+
+    @asynccontextmanager
+    async def _hold(self, thread_id: str) -> AsyncIterator[Lease]:
+        async with self._leases.hold(thread_id) as lease:
             if isinstance(self._graph.checkpointer, Fenced):
                 await self._graph.checkpointer.afence(thread_id)
-            return await self._advance(lease, start, when_open, _Watching(emit, tokens, control))
+            yield lease
+
+    def is_executing(self, thread_id: str) -> bool:
+        """Whether an unattended execution of a thread goes on in this process, which `cancel` can stop."""
+        return thread_id in self._stoppable
+
+    async def cancel(self, thread_id: str) -> bool:
+        """Stop the unattended execution of a thread in this process, and record that the thread is cancelled.
+
+        False if there is none, or it ended before it could be stopped.
+        """
+        stoppable = self._stoppable.get(thread_id)
+        if stoppable is None:
+            return False
+        stoppable.is_cancelled = True
+        stoppable.task.cancel()
+        await stoppable.over.wait()
+        return stoppable.is_recorded
+
+    async def _advance_unattended(
+        self, thread_id: str, when_open: Policy | None, watching: _Watching, unattended: Unattended
+    ) -> Result:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelling = task.cancelling()
+        stoppable = _Stoppable(task)
+        self._stoppable[thread_id] = stoppable
+        try:
+            async with self._hold(thread_id) as lease:
+                try:
+                    return await self._advance_as_seen(lease, when_open, watching, unattended)
+                except asyncio.CancelledError:
+                    await self._stopped(lease, stoppable)
+                    raise
+        except asyncio.CancelledError:
+            if not stoppable.is_cancelled or task.uncancel() > cancelling:  # somebody else cancels it, too
+                raise
+        finally:
+            del self._stoppable[thread_id]
+            stoppable.over.set()
+        return await self.inspect(thread_id)
+
+    async def _advance_as_seen(
+        self, lease: Lease, when_open: Policy | None, watching: _Watching, unattended: Unattended
+    ) -> Result:
+        record = await self._registry.get(lease.thread_id)
+        if record is None or not unattended.is_of(record):
+            return await self.inspect(lease.thread_id)
+        try:
+            return await self._advance(lease, None, when_open, watching, unattended)
+        except Exception as error:
+            # What ails it may be found before the execution was counted, as where its checkpoint cannot be read.
+            if unattended.judge is not None and unattended.is_of(await self._registry.get(lease.thread_id)):
+                await self._failed(replace(record, attempts=record.attempts + 1), error, lease, unattended)
+            raise
+
+    async def _stopped(self, lease: Lease, stoppable: _Stoppable) -> None:
+        """Record that an execution was cancelled, with its thread or with this process, which is no attempt."""
+        # A lease that was lost, and a store that is away: then it is counted, and the next execution goes on all the
+        # same. The caller's cancellation is not to get lost over it.
+        with contextlib.suppress(TidegateError):
+            if stoppable.is_cancelled:
+                seen = UNFINISHED
+                stoppable.is_recorded = await self._registry.rule(
+                    lease.thread_id, seen=seen, status="cancelled", lease=lease, error=None, **ASKS_NOTHING
+                )
+            else:
+                await self._registry.uncount(lease.thread_id, lease)
 
     async def _advance(
-        self, lease: Lease, start: Input | None, when_open: Policy | None, watching: _Watching
+        self,
+        lease: Lease,
+        start: Input | None,
+        when_open: Policy | None,
+        watching: _Watching,
+        unattended: Unattended | None = None,
     ) -> Result:
         thread_id = lease.thread_id
         config = _config(thread_id, when_open, lease)
@@ -154,24 +257,43 @@ class Executions:
             except StateInvalid as error:
                 raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
         except Exception as error:
-            pause = _pause_after(error)
-            next_at = None if pause is None else self._services.clock.now() + pause
-            failed = replace(record, status="failed", error=_told(error), next_at=next_at)
-            if not _is_for_a_sweep(error, record):
-                failed = replace(failed, extraction_at=None, enrichment_at=None, summary_at=None)
-            # Raises LeaseLost in its place if that is why: what becomes of the thread is the other process's to record.
-            await self._registry.put(failed, lease)
+            await self._failed(record, error, lease, unattended)
             raise
         await self._publish(self._summed_up(record, result, values), result, lease)
         return result
+
+    async def _failed(
+        self, record: ThreadRecord, error: Exception, lease: Lease, unattended: Unattended | None = None
+    ) -> None:
+        """Record an error, and with it what becomes of the thread.
+
+        Raises:
+            LeaseLost: to be raised in place of the error, since that is why: what becomes of the thread is the other
+                process's to record.
+        """
+        failed = replace(record, status="failed", error=_told(error), next_at=None)
+        pause = _pause_after(error)
+        if unattended is None or unattended.judge is None:
+            if not _is_for_a_sweep(error, record):
+                failed = replace(failed, extraction_at=None, enrichment_at=None, summary_at=None)
+        else:
+            sentence = unattended.judge(record, error)
+            attempts = record.attempts if sentence.counts else record.attempts - 1
+            # The engine tries it again, and no sweep beside it.
+            failed = replace(failed, attempts=attempts, extraction_at=None, enrichment_at=None, summary_at=None)
+            if (pause := sentence.pause) is None:
+                failed = replace(failed, status="dead")
+        await self._registry.put(failed, lease, pause=pause)
 
     async def _publish(self, record: ThreadRecord, result: Result, lease: Lease) -> None:
         """Record how far a thread is, and with it what is to be delivered of a revision that it published."""
         finished = result.status in ("complete", "degraded")
         also = None
         if finished and self._outbox is not None:
-            also = self._outbox.writing(record.thread_id, result.revision, result.to_dict())
+            also = await self._outbox.writing(record.thread_id, result.revision, result.to_dict())
         await self._registry.put(record, lease, also=also)
+        if also is not None and self._outbox is not None:
+            self._outbox.told()
 
     async def _execute(
         self,

@@ -8,11 +8,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tidegate.errors import LeaseLost, StoreUnavailable, ThreadBusy, ThreadNotFound
+from tidegate.errors import LeaseLost, StoreError, StoreUnavailable, ThreadBusy, ThreadNotFound
 from tidegate.graph.drain import Drain
 from tidegate.graph.execution import Executions
 from tidegate.graph.lacks import lacked
 from tidegate.graph.result import Event, Result
+from tidegate.graph.unattended import Judge, Unattended
 from tidegate.nodes.gate import Circuit
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.store.clock import Clock
@@ -87,11 +88,12 @@ class Sweep:
         clock: Clock,
         watch: bool,
         control: Drain | None = None,
+        judge: Judge | None = None,
     ) -> None:
         """`limits` is how many threads are resumed at once for each service. `watch` goes on until cancelled.
 
         Once `control` is told to drain, no thread is resumed any more, those that are stop after their supersteps, and
-        the sweep ends.
+        the sweep ends. `judge` says what becomes of threads that fail, which are no sweep's business then.
         """
         self._executions = executions
         self._registry = registry
@@ -99,6 +101,7 @@ class Sweep:
         self._clock = clock
         self._watch = watch
         self._control = control
+        self._judge = judge
         self._starts = {service: SlowStart(limits[service]) for service in circuits}
         self._running: dict[asyncio.Task[None], str] = {}
         self._resting: dict[str, float] = {}
@@ -116,7 +119,7 @@ class Sweep:
             while True:
                 try:
                     pause = POLL if self._is_draining else await self._start(emit)
-                except StoreUnavailable as error:
+                except (StoreUnavailable, StoreError) as error:
                     if not self._watch:
                         raise
                     _log.warning("threads cannot be looked up now: %s", error)
@@ -195,6 +198,7 @@ class Sweep:
                 when_open="degrade" if record.outcome == "degraded" else record.when_open,
                 emit=events.append,
                 control=self._control,
+                unattended=Unattended(seen=record, judge=self._judge),
             )
             # Its circuit may be open though another model's, which cannot help this thread, is closed.
             rest = max(REST, result.retry_in or 0.0) if lacked(result) else None

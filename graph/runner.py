@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +23,7 @@ from tidegate.graph.healing import Healed, Sweep
 from tidegate.graph.home import Home
 from tidegate.graph.pipeline import build_graph
 from tidegate.graph.result import Event, HistoryEntry, Result
+from tidegate.graph.unattended import Judge, Unattended
 from tidegate.graph.upkeep import Checked, Finding, Forgotten, Upkeep
 from tidegate.graph.verdicts import Verdicts
 from tidegate.graph.wiring import Models, Source, Wired, wire
@@ -29,7 +31,8 @@ from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
 from tidegate.resilience.breaker import CircuitReport
 from tidegate.resilience.circuits import Forced
-from tidegate.settings import Policy, Settings
+from tidegate.resilience.guard import Guard
+from tidegate.settings import Policy, ServiceSettings, Settings
 from tidegate.state import Input, Output, State
 from tidegate.store.clock import Clock
 from tidegate.store.registry import ThreadRecord, ThreadStatus
@@ -66,7 +69,7 @@ class Pipeline:
             leases=wired.leases,
             journal=wired.journal,
         )
-        self._verdicts = Verdicts(wired.registry, wired.leases)
+        self._verdicts = Verdicts(self._executions, wired.registry, wired.leases)
         self._home = Home()
 
     @classmethod
@@ -139,12 +142,20 @@ class Pipeline:
         work = self._run(source, text=text, name=name, thread_id=thread_id, fresh=fresh, when_open=when_open)
         return await self._home.run(work)
 
-    async def resume(self, thread_id: str, *, when_open: Policy | None = None, control: Drain | None = None) -> Result:
+    async def resume(
+        self,
+        thread_id: str,
+        *,
+        when_open: Policy | None = None,
+        control: Drain | None = None,
+        unattended: Unattended | None = None,
+    ) -> Result:
         """Bring a thread as far as it can get now.
 
         An unfinished or waiting thread goes on from its last checkpoint. A complete one returns what is stored. A
         degraded one asks for what is missing, and for nothing else, if a circuit lets calls through; else it returns
         what is stored, with `retry_in`. Once `control` is told to drain, the thread stops after its superstep.
+        `unattended` is for engines.
 
         Raises:
             ThreadNotFound: no thread has this ID.
@@ -153,7 +164,8 @@ class Pipeline:
             DocumentError: its document cannot be worked on, as the first run said.
             CircuitOpen: policy `fail`, and a circuit is open.
         """
-        return await self._home.run(self._executions.advance(thread_id, None, when_open=when_open, control=control))
+        work = self._executions.advance(thread_id, None, when_open=when_open, control=control, unattended=unattended)
+        return await self._home.run(work)
 
     def stream(
         self,
@@ -185,7 +197,14 @@ class Pipeline:
 
         return self._home.stream(work)
 
-    def backfill(self, *, watch: bool = False, control: Drain | None = None) -> AsyncGenerator[Healed, None]:
+    def backfill(
+        self,
+        *,
+        watch: bool = False,
+        control: Drain | None = None,
+        concurrency: int | None = None,
+        judge: Judge | None = None,
+    ) -> AsyncGenerator[Healed, None]:
         """Bring forward every thread that can be now, and yield each that was: `async for healed in ...`.
 
         Degraded threads ask for what they lack and can have, waiting ones go on, where the circuit admits a call: with
@@ -196,25 +215,28 @@ class Pipeline:
 
         With `watch` it does so from now on: it sleeps until a circuit may admit a call or a pause is over. Leaving the
         loop early cancels the executions, which can be resumed. Once `control` is told to drain, they stop after their
-        supersteps, and it ends.
+        supersteps, and it ends. `concurrency` is how many threads are resumed for one service at most, beside the
+        service's own. `judge` is for engines.
 
         Raises:
-            StoreUnavailable: the threads cannot be looked up; with `watch`, it waits for the store.
+            StoreUnavailable, StoreError: the threads cannot be looked up; with `watch`, it waits for the store.
             WrongThread: as `stream`.
         """
         services = self._wired.services
+        most = sys.maxsize if concurrency is None else concurrency
         sweep = Sweep(
             self._executions,
             self._wired.registry,
             services.circuits,
             limits={
-                "extraction": self.settings.extraction.concurrency,
-                "enrichment": self.settings.enrichment.concurrency,
-                "summary": self.settings.summary.concurrency,
+                "extraction": min(self.settings.extraction.concurrency, most),
+                "enrichment": min(self.settings.enrichment.concurrency, most),
+                "summary": min(self.settings.summary.concurrency, most),
             },
             clock=services.clock,
             watch=watch,
             control=control,
+            judge=judge,
         )
         return self._home.stream(sweep.run)
 
@@ -241,22 +263,24 @@ class Pipeline:
     async def cancel(self, thread_id: str) -> bool:
         """Leave a thread as it is until it is resumed or retried; False if it is finished, or cancelled already.
 
+        An execution of it that an engine began in this process is stopped.
+
         Raises:
             ThreadNotFound: there is none.
-            ThreadBusy: it is being run.
+            ThreadBusy: it is being run, by another process or for somebody who waits for it.
         """
         return await self._home.run(self._verdicts.cancel(thread_id))
 
-    async def give_up(self, thread_id: str, reason: str) -> bool:
-        """Have nobody go on by itself with a thread that failed or was interrupted; False if it is neither.
+    async def give_up(self, seen: ThreadRecord, reason: str) -> bool:
+        """Have nobody go on by itself with a thread; False if it is not as it was seen any more.
 
         Raises:
             ThreadBusy: it is being run.
         """
-        return await self._home.run(self._verdicts.give_up(thread_id, reason))
+        return await self._home.run(self._verdicts.give_up(seen, reason))
 
     async def retry(self, thread_id: str) -> None:
-        """Queue a thread that failed, was given up or cancelled: a service goes on with it where it stopped.
+        """Queue a thread that failed, was interrupted, given up or cancelled: a service goes on where it stopped.
 
         Raises:
             ThreadNotFound: there is none.
@@ -339,6 +363,10 @@ class Pipeline:
             CircuitsUnavailable: the place where circuits are kept cannot be written; nothing was changed.
         """
         await self._home.run(self._wired.force(name, to))
+
+    def guard(self, name: str, settings: ServiceSettings) -> Guard:
+        """Return a guard for a service that is not the pipeline's, whose circuit is kept with the others."""
+        return self._wired.guard(name, settings)
 
     async def path(self, thread_id: str) -> Path:
         """Return the steps and edges that a thread went over so far, for `tidegate.graph.drawing`.

@@ -3,63 +3,78 @@
 from __future__ import annotations
 
 from tidegate.errors import ThreadBusy, ThreadError
-from tidegate.graph.execution import check_thread_id, not_found
+from tidegate.graph.execution import Executions, check_thread_id, not_found
 from tidegate.store.leases import Leases
-from tidegate.store.registry import Registry, ThreadRecord, ThreadStatus
+from tidegate.store.registry import ASKS_NOTHING, UNFINISHED, Registry, ThreadRecord, ThreadStatus
 
-_NOT_FINISHED: tuple[ThreadStatus, ...] = ("queued", "running", "waiting", "failed", "dead")
-_OVER: tuple[ThreadStatus, ...] = ("failed", "dead", "cancelled")
-_ASKS_NOTHING = {"next_at": None, "extraction_at": None, "enrichment_at": None, "summary_at": None}
+_NOT_FINISHED: tuple[ThreadStatus, ...] = (*UNFINISHED, "dead")
+_OVER: tuple[ThreadStatus, ...] = ("running", "failed", "dead", "cancelled")
 
 
 class Verdicts:
-    """Says of threads that nobody goes on with them, or that somebody does again; their checkpoints stay."""
+    """Says of threads that nobody goes on with them, or that somebody does again; their checkpoints stay.
 
-    def __init__(self, registry: Registry, leases: Leases) -> None:
+    Each is said under the thread's lease, so that no execution of it goes on meanwhile.
+    """
+
+    def __init__(self, executions: Executions, registry: Registry, leases: Leases) -> None:
+        self._executions = executions
         self._registry = registry
         self._leases = leases
 
     async def cancel(self, thread_id: str) -> bool:
         """Leave a thread as it is, until it is resumed or retried; False if it is finished, or cancelled already.
 
+        An execution of it that an engine began in this process is stopped.
+
         Raises:
             ThreadNotFound: no thread has this ID.
-            ThreadBusy: it is being run.
+            ThreadBusy: it is being run, by another process or for somebody who waits for it.
         """
         await self._existing(thread_id)
-        async with self._leases.hold(thread_id):
-            return await self._registry.rule(
-                thread_id, seen=_NOT_FINISHED, status="cancelled", error=None, **_ASKS_NOTHING
-            )
+        while not await self._executions.cancel(thread_id):
+            try:
+                async with self._leases.hold(thread_id) as lease:
+                    return await self._registry.rule(
+                        thread_id, seen=_NOT_FINISHED, status="cancelled", lease=lease, error=None, **ASKS_NOTHING
+                    )
+            except ThreadBusy:
+                if not self._executions.is_executing(thread_id):
+                    raise
+        return True
 
-    async def give_up(self, thread_id: str, reason: str) -> bool:
-        """Have nobody go on with a thread by itself, for this reason; False if it is not one that failed.
+    async def give_up(self, seen: ThreadRecord, reason: str) -> bool:
+        """Have nobody go on with a thread by itself, for this reason; False if it is not as it was seen any more.
 
         Raises:
             ThreadBusy: it is being run.
         """
-        async with self._leases.hold(thread_id):
+        async with self._leases.hold(seen.thread_id) as lease:
+            if await self._registry.get(seen.thread_id) != seen:
+                return False
             return await self._registry.rule(
-                thread_id, seen=("running", "failed"), status="dead", error=reason, **_ASKS_NOTHING
+                seen.thread_id, seen=[seen.status], status="dead", lease=lease, error=reason, **ASKS_NOTHING
             )
 
     async def retry(self, thread_id: str) -> None:
-        """Queue a thread that failed, was given up or cancelled, as if it were new; it goes on where it stopped.
+        """Queue a thread that failed, was interrupted, given up or cancelled, as if it were new.
+
+        It goes on where it stopped, and is queued however many are.
 
         Raises:
             ThreadNotFound: no thread has this ID.
             ThreadBusy: it is being run.
             ThreadError: it is none of these, or its document never came in.
         """
-        record = await self._existing(thread_id)
-        if not record.document_id:
-            raise ThreadError(thread_id, f"never got its document: {record.error}; have its event delivered again")
-        async with self._leases.hold(thread_id):
-            fresh = {"error": None, "attempts": 0, "attempted_at": None, **_ASKS_NOTHING}
-            if await self._registry.rule(thread_id, seen=_OVER, status="queued", **fresh):
-                return
-        record = await self._existing(thread_id)
-        raise ThreadError(thread_id, f"is {record.status}, and only one that failed, is dead or cancelled is retried")
+        await self._existing(thread_id)
+        async with self._leases.hold(thread_id) as lease:
+            record = await self._existing(thread_id)
+            if not record.document_id:
+                raise ThreadError(thread_id, f"never got its document: {record.error}; have its event delivered again")
+            fresh = {"error": None, "attempts": 0, "attempted_at": None, **ASKS_NOTHING}
+            if not await self._registry.rule(thread_id, seen=_OVER, status="queued", lease=lease, **fresh):
+                problem = f"is {record.status}, and only one that failed, was interrupted, given up or cancelled"
+                raise ThreadError(thread_id, f"{problem} is retried; `tidegate resume` goes on with any other")
 
     async def retry_all(self) -> list[str]:
         """Queue all threads that were given up and have a document; return their IDs."""

@@ -18,7 +18,8 @@ from tidegate.nodes.extract import Recogniser
 from tidegate.nodes.summary_gate import Writer
 from tidegate.resilience.breaker import Breaker, CircuitReport
 from tidegate.resilience.circuits import Circuits, Forced, MemoryCircuits
-from tidegate.resilience.guard import breaker_for
+from tidegate.resilience.classification import classify_clients
+from tidegate.resilience.guard import Guard, breaker_for
 from tidegate.resilience.journal import Journal
 from tidegate.resilience.rates import MemoryRates, Rates, SharedRates
 from tidegate.resilience.shared_circuits import SqliteCircuits
@@ -28,7 +29,8 @@ from tidegate.services.intake import Loaded, load
 from tidegate.services.recognisers import open_recogniser
 from tidegate.services.summarizers.extractive import ExtractiveSummarizer
 from tidegate.services.summarizers.llm import LlmSummarizer
-from tidegate.settings import Settings, SummarySettings
+from tidegate.settings import ServiceSettings, Settings, SummarySettings
+from tidegate.settings.delivery import SINK, circuit_of
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.documents import Documents
 from tidegate.store.inbox import Inbox
@@ -62,6 +64,7 @@ class Wired:
     leases: Leases
     journal: Journal
     circuits: Circuits
+    rates: Rates
     breakers: tuple[Breaker, ...]
     store: Store
     live: Store
@@ -92,6 +95,13 @@ class Wired:
         if breaker is None:
             raise SettingsError(f"there is no circuit {name!r}; name one of {', '.join(sorted(breakers))}")
         await {"open": breaker.force_open, "closed": breaker.force_close, None: breaker.reset}[to]()
+
+    def guard(self, name: str, settings: ServiceSettings) -> Guard:
+        """Return a guard for a service that is none of these, whose circuit is kept with theirs."""
+        clock = self.services.clock
+        breaker = breaker_for(name, settings, self.circuits, clock)
+        classify = classify_clients(name, clock)
+        return Guard(breaker, settings=settings, classify=classify, rates=self.rates, clock=clock)
 
     async def aclose(self) -> None:
         """Close what was opened here; services that the caller handed in stay open."""
@@ -163,7 +173,13 @@ def connect(
         leases=leases,
         journal=journal,
         circuits=circuits,
-        breakers=(recogniser_circuit, enrichment_circuit, *model_circuits),
+        rates=rates,
+        breakers=(
+            recogniser_circuit,
+            enrichment_circuit,
+            *model_circuits,
+            *(breaker_for(circuit_of(sink.name), SINK, circuits, clock) for sink in settings.sink),
+        ),
         store=store,
         live=live,
         settings=settings,

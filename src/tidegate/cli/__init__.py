@@ -58,7 +58,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback(
     epilog="Exit codes: 0 done, 1 unexpected error, 2 usage or settings, 3 degraded (--fail-on-degraded), "
     "4 waiting for a circuit, 5 a service failed (policy fail), 6-9 thread, 10-16 document, "
-    "17 thread busy, 18 lease lost, 19 store unavailable, 20 doctor found something, 130 interrupted."
+    "17 thread busy, 18 lease lost, 19 store unavailable, 20 doctor found something, 21 queue full, 22 event invalid, "
+    "130 interrupted."
 )
 def _options(
     version: Annotated[
@@ -163,7 +164,8 @@ def serve(
 @app.command()
 def threads(
     status: Annotated[
-        Literal["running", "interrupted", "waiting", "failed", "complete", "degraded"] | None,
+        Literal["queued", "running", "interrupted", "waiting", "failed", "dead", "cancelled", "complete", "degraded"]
+        | None,
         typer.Option(help="Only these."),
     ] = None,
     limit: Annotated[
@@ -199,6 +201,40 @@ def history(thread_id: ThreadId, checkpoints: Checkpoints = None, as_json: AsJso
     from tidegate.cli import inspection
 
     inspection.history(_options_given(checkpoints=checkpoints), thread_id, as_json=as_json)
+
+
+@app.command()
+def retry(
+    thread_id: Annotated[str | None, typer.Argument(help="The thread's ID.", metavar="[THREAD]")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All threads that were given up.")] = False,
+    results: Annotated[bool, typer.Option("--results", help="All results that could not be delivered.")] = False,
+    checkpoints: Checkpoints = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring back what a service gave up: it goes on with threads where they stopped, and delivers results again."""
+    from tidegate.cli import verdicts
+
+    verdicts.retry(_options_given(checkpoints=checkpoints), thread_id, every=all_, results=results, as_json=as_json)
+
+
+@app.command()
+def cancel(thread_id: ThreadId, checkpoints: Checkpoints = None, as_json: AsJson = False) -> None:
+    """Have nothing go on with a thread that is not finished, until it is resumed or retried."""
+    from tidegate.cli import verdicts
+
+    verdicts.cancel(_options_given(checkpoints=checkpoints), thread_id, as_json=as_json)
+
+
+@app.command()
+def discard(
+    sink: Annotated[str, typer.Argument(help="The sink's name.", metavar="SINK")],
+    checkpoints: Checkpoints = None,
+    as_json: AsJson = False,
+) -> None:
+    """Drop the results that a sink did not get, as where it is gone for good. The threads keep theirs."""
+    from tidegate.cli import verdicts
+
+    verdicts.discard(_options_given(checkpoints=checkpoints), sink, as_json=as_json)
 
 
 @app.command()

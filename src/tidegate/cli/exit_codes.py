@@ -33,6 +33,8 @@ EXIT_CODES: dict[type[errors.TidegateError], int] = {
     errors.StoreUnavailable: 19,
     errors.StoreError: 19,
     errors.StoreDamaged: 9,
+    errors.QueueFull: 21,
+    errors.EventInvalid: 22,
 }
 """Codes of errors, which hold for subclasses too. Besides: 0 done, 1 unexpected error, 2 usage or settings,
 3 degraded under `--fail-on-degraded`, 4 waiting for a circuit, 20 doctor found something, 130 interrupted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from tidegate.errors import IncompatibleThread, SettingsError
 from tidegate.graph.runner import Pipeline
 from tidegate.graph.upkeep import Finding
 from tidegate.settings import Settings
+from tidegate.store.outbox import Undelivered
 from tidegate.store.registry import ThreadRecord
 
 _Result = TypeVar("_Result")
@@ -27,17 +28,32 @@ _DAY = 86400.0
 def doctor(options: Mapping[str, str], *, as_json: bool) -> None:
     """Print what is not finished, what is damaged, and how many threads lack something."""
 
-    async def look(pipeline: Pipeline) -> tuple[list[str], list[Finding], list[ThreadRecord]]:
+    async def look(pipeline: Pipeline) -> tuple[list[str], list[Finding], list[ThreadRecord], list[_Results]]:
         degraded = await pipeline.threads(status="degraded", limit=None)
-        return await pipeline.damage(), await pipeline.diagnose(), degraded
+        undelivered = await pipeline.outbox.undelivered()
+        results = [_Results(sink, sink in pipeline.outbox.sinks, each) for sink, each in undelivered.items()]
+        return await pipeline.damage(), await pipeline.diagnose(), degraded, results
 
-    damage, findings, degraded = _with_pipeline(options, look)
+    damage, findings, degraded, results = _with_pipeline(options, look)
     found = {finding.thread_id for finding in findings}
     degraded = [record for record in degraded if record.thread_id not in found]
     lacking = sum(record.retryable_missing > 0 for record in degraded)
     if as_json:
         threads = [asdict(finding) | {"command": _command(finding, options)} for finding in findings]
-        print_json({"damage": damage, "threads": threads, "degraded": len(degraded), "degraded_retryable": lacking})
+        print_json(
+            {
+                "damage": damage,
+                "threads": threads,
+                "degraded": len(degraded),
+                "degraded_retryable": lacking,
+                "results": [
+                    {"sink": each.sink, "named": each.is_named}
+                    | asdict(each.undelivered)
+                    | {"command": each.command(options)}
+                    for each in results
+                ],
+            }
+        )
     else:
         for problem in damage:
             typer.echo(f"damaged: {problem}")
@@ -46,7 +62,10 @@ def doctor(options: Mapping[str, str], *, as_json: bool) -> None:
         if degraded:
             more = f", of which {lacking} may be completed: {command('backfill', options=options)}"
             typer.echo(f"degraded threads: {len(degraded)}{more if lacking else '; what they lack is final'}")
-    if damage or findings:
+        if results:
+            kept = [(each.sink, each.state, each.command(options), printable(each.reason)) for each in results]
+            typer.echo(table(kept, ("SINK", "RESULTS NOT DELIVERED", "HELPS", "WHY")))
+    if damage or findings or results:
         raise typer.Exit(FOUND)
 
 
@@ -55,7 +74,35 @@ def _command(finding: Finding, options: Mapping[str, str]) -> str:
     if finding.helps == "resume":
         policy = {"when_open": "wait"} if finding.state == "waiting" else {}
         return resume_command(finding.thread_id, {**policy, **options})
-    return command("delete", finding.thread_id, options=options) if finding.helps == "delete" else "-"
+    return "-" if finding.helps == "nothing" else command(finding.helps, finding.thread_id, options=options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """What a sink did not get, and whether the settings name that sink."""
+
+    sink: str
+    is_named: bool
+    undelivered: Undelivered
+
+    @property
+    def state(self) -> str:
+        """How many, and of which kind."""
+        waiting, given_up = self.undelivered.waiting, self.undelivered.given_up
+        return ", ".join(f"{number} {what}" for number, what in ((waiting, "due"), (given_up, "given up")) if number)
+
+    @property
+    def reason(self) -> str:
+        """Why they were not delivered."""
+        if not self.is_named:
+            return "the settings do not name this sink; name it again, or discard its results"
+        return self.undelivered.error or "`tidegate serve` delivers them"
+
+    def command(self, options: Mapping[str, str]) -> str:
+        """Return what to type about it."""
+        if not self.is_named:
+            return command("discard", self.sink, options=options)
+        return command("retry", "--results", options=options) if self.undelivered.given_up else "-"
 
 
 def check_threads(options: Mapping[str, str], *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random as randomness
 from collections.abc import Coroutine
 from contextlib import aclosing
@@ -16,33 +17,41 @@ from tidegate.errors import (
     CheckpointDamaged,
     DocumentError,
     DocumentMismatch,
-    IncompatibleThread,
     LeaseLost,
     ServiceError,
     StateInvalid,
+    StoreDamaged,
     StoreError,
     StoreUnavailable,
     ThreadBusy,
     ThreadNotFound,
+    TidegateError,
 )
 from tidegate.graph.drain import Drain
 from tidegate.graph.runner import Pipeline
+from tidegate.graph.unattended import Sentence, Unattended
 from tidegate.settings.service import ServeSettings
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.inbox import Envelope, Receipt
-from tidegate.store.registry import ThreadRecord
-from tidegate.telemetry import traceparent
+from tidegate.store.registry import SUSPECT, ThreadRecord
+from tidegate.telemetry import metrics, traceparent
 
 _log = logging.getLogger(__name__)
 
 POLL = 2.0
 """Seconds after which a worker looks for what other processes queued or left, if nothing wakes it before."""
 
-_FINAL = (DocumentError, DocumentMismatch, IncompatibleThread, CheckpointDamaged, StateInvalid)
-"""What is the same however often a thread is tried."""
+LONGEST_POLL = 60.0
+"""The same while the store is away, or full: each time twice as many, up to this."""
+
+_LEAST_PAUSE = 0.001  # a remainder of 1e-15 s is lost in the clock's float, and would be slept for again and again
+_MEASURE = 5.0  # seconds between two looks at how much waits
+
+_FINAL = (DocumentError, DocumentMismatch, CheckpointDamaged, StateInvalid, StoreDamaged)
+"""What is the same however often a thread is tried. A thread that does not fit this code is not among them: while a
+deploy is under way, another process may have the code that it fits."""
 
 _AWAY = (StoreUnavailable, StoreError)
-"""What says nothing about the thread."""
 
 
 class InProcessEngine:
@@ -50,8 +59,13 @@ class InProcessEngine:
 
     Any number of processes may work on one store: the leases of threads decide who runs which. A thread that fails is
     tried again after a pause, which doubles; one that ended `max_attempts` times at the same step, with an error or
-    with its process, is dead, and so is at once one whose error will not pass. Waiting and degraded threads go on when
-    the circuits that they wait for admit calls, as `Pipeline.backfill` says.
+    with its process, is dead, and so is at once one whose error will not pass. What says nothing about the thread does
+    not count: an open circuit, a pause that a service asked for, a refused key, a store that was away, an execution
+    that was cancelled with its process. Waiting and degraded threads go on when the circuits that they wait for admit
+    calls, as `Pipeline.backfill` says, so many for each service at most.
+
+    Of those that were interrupted more than once at the same step one is run at a time: if it is what kills the
+    process, those beside it are not given up with it.
     """
 
     def __init__(
@@ -70,7 +84,11 @@ class InProcessEngine:
         self._drain = Drain()
         self._wake = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._suspects: set[str] = set()
         self._resting: dict[str, float] = {}
+        self._away_pause = 0.0
+        self._away_until = -math.inf
+        self._measured_at = -math.inf
 
     async def submit(self, event: Envelope | Unreadable) -> Receipt:
         """See `Engine.submit`."""
@@ -97,10 +115,6 @@ class InProcessEngine:
 
     async def cancel(self, thread_id: str) -> bool:
         """See `Engine.cancel`."""
-        task = self._running.get(thread_id)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
         return await self._pipeline.cancel(thread_id)
 
     async def stats(self) -> Stats:
@@ -108,7 +122,9 @@ class InProcessEngine:
         return Stats(threads=await self._pipeline.registry.count(), executing=len(self._running))
 
     async def _heal(self) -> None:
-        async with aclosing(self._pipeline.backfill(watch=True, control=self._drain)) as threads:
+        concurrency = self._settings.concurrency
+        sweep = self._pipeline.backfill(watch=True, control=self._drain, concurrency=concurrency, judge=self._judge)
+        async with aclosing(sweep) as threads:
             async for healed in threads:
                 if healed.error is None and healed.result is not None:
                     _log.info("thread %s is %s now", healed.thread_id, healed.result.status)
@@ -123,7 +139,7 @@ class InProcessEngine:
                     pause = await self._start()
                 except _AWAY as error:
                     _log.warning("threads cannot be looked up now: %s", error)
-                    pause = POLL
+                    pause = self._leave_store_alone()
                 await self._wait(pause)
             if self._running:
                 await asyncio.wait(self._running.values())
@@ -137,13 +153,36 @@ class InProcessEngine:
     async def _start(self) -> float:
         """Begin as many executions as there is room for; return in how many seconds there may be more."""
         now = self._clock.monotonic()
+        if self._away_until > now:
+            return self._away_until - now
+        await self._measure()
         self._resting = {thread_id: until for thread_id, until in self._resting.items() if until > now}
         room = self._settings.concurrency - len(self._running)
         if room > 0:
-            for record in await self._pipeline.registry.due(limit=room, but_not=[*self._running, *self._resting]):
+            but_not = {*self._running, *self._resting}
+            suspects = 0 if self._suspects else 1
+            for record in await self._pipeline.registry.due(limit=room, but_not=but_not, suspects=suspects):
+                if self._drain.drain_requested:
+                    break
+                if record.status == "running" and record.attempts >= SUSPECT:
+                    self._suspects.add(record.thread_id)
                 self._running[record.thread_id] = asyncio.create_task(self._bring(record))
         left = await self._pipeline.registry.pause_left()
-        return min([POLL, *([left] if left else [])])
+        return POLL if left is None else min(POLL, left)
+
+    async def _measure(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._measured_at >= _MEASURE:
+            counted = await self._pipeline.registry.count("queued", "dead")
+            metrics.threads_queued.set(counted["queued"])
+            metrics.threads_dead.set(counted["dead"])
+            self._measured_at = now
+
+    def _leave_store_alone(self) -> float:
+        """Return for how many seconds the store is left alone that could not be read or written."""
+        self._away_pause = min(max(POLL, 2.0 * self._away_pause), LONGEST_POLL)
+        self._away_until = self._clock.monotonic() + self._away_pause
+        return self._away_pause
 
     async def _wait(self, pause: float) -> None:
         """Wait for a pause to be over, or to be woken: by a new thread, one that ended, or the end of the work."""
@@ -155,64 +194,89 @@ class InProcessEngine:
                 task.cancel()
 
     def _waits(self, pause: float) -> list[Coroutine[Any, Any, Any]]:
-        return [self._clock.sleep(pause), self._wake.wait(), self._drain.wait()]
+        waits: list[Coroutine[Any, Any, Any]] = [self._clock.sleep(max(pause, _LEAST_PAUSE)), self._drain.wait()]
+        return waits if self._away_until > self._clock.monotonic() else [*waits, self._wake.wait()]
 
     async def _bring(self, record: ThreadRecord) -> None:
+        """Bring one thread forward. What ails it ends nothing but this execution."""
         thread_id = record.thread_id
+        rest = POLL
         try:
             if record.attempts >= self._settings.max_attempts:
-                await self._give_up(record, record.error or f"its process ended {record.attempts} times at this step")
+                await self._give_up(record)
             else:
                 await self._execute(record)
-        except (ThreadBusy, LeaseLost):  # another process has it
-            self._resting[thread_id] = self._clock.monotonic() + POLL
+            self._away_pause = rest = 0.0
+        except (ThreadBusy, LeaseLost):
+            _log.debug("thread %s is run by another process", thread_id)
         except _AWAY as error:
-            self._resting[thread_id] = self._clock.monotonic() + POLL
             _log.warning("thread %s: %s", thread_id, error)
+            self._leave_store_alone()
+        except Exception as error:  # noqa: BLE001 - a bug: told, and the thread is not lost
+            _log.error("thread %s could not be run: %s", thread_id, _told(error))
         finally:
+            if rest:
+                self._resting[thread_id] = self._clock.monotonic() + rest
             del self._running[thread_id]
+            self._suspects.discard(thread_id)
             self._wake.set()
 
     async def _execute(self, record: ThreadRecord) -> None:
         thread_id = record.thread_id
+        sentences: list[Sentence] = []
+
+        def judge(failed: ThreadRecord, error: Exception) -> Sentence:
+            sentences.append(self._judge(failed, error))
+            return sentences[-1]
+
         token = context.attach(await self._context(record))
         try:
-            await self._pipeline.resume(thread_id, when_open=record.when_open, control=self._drain)
+            await self._pipeline.resume(
+                thread_id,
+                when_open=record.when_open,
+                control=self._drain,
+                unattended=Unattended(seen=record, judge=judge),
+            )
         except ThreadNotFound:
             return  # it was deleted
-        except (ThreadBusy, LeaseLost, *_AWAY):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever ails one thread, all others go on
-            _log.warning("thread %s failed: %s", thread_id, _told(error))
-            await self._judge(thread_id, error)
+        except Exception as error:
+            if not sentences or isinstance(error, (LeaseLost, *_AWAY)):  # what it was sentenced to may not be recorded
+                raise
+            pause = sentences[-1].pause
+            if pause is None:
+                _log.error("thread %s was given up: %s", thread_id, _told(error))
+            else:
+                _log.warning("thread %s failed, and is tried again in %.0f s: %s", thread_id, pause, _told(error))
         finally:
             context.detach(token)
 
     async def _context(self, record: ThreadRecord) -> context.Context:
         """Return the context of a thread's first execution: the span that its event was sent in."""
-        origin = await self._pipeline.inbox.origin(record.thread_id) if record.status == "queued" else None
+        is_first = record.status == "queued" and not record.fingerprint
+        origin = await self._pipeline.inbox.origin(record.thread_id) if is_first else None
         span = traceparent.read(origin.traceparent) if origin else None
         return trace.set_span_in_context(trace.NonRecordingSpan(span)) if span else context.Context()
 
-    async def _judge(self, thread_id: str, error: Exception) -> None:
-        record = await self._pipeline.registry.get(thread_id)
-        if record is None or record.status != "failed":
-            return
-        if isinstance(error, _FINAL) or record.attempts >= self._settings.max_attempts:
-            await self._give_up(record, record.error or _told(error))
-            return
-        pause = min(self._settings.retry_initial * 2.0 ** (record.attempts - 1), self._settings.retry_max)
+    def _judge(self, record: ThreadRecord, error: Exception) -> Sentence:
+        service = error if isinstance(error, ServiceError) else None
+        if isinstance(error, _FINAL) or (service is not None and not service.retryable):
+            return Sentence(pause=None)
+        counts = not isinstance(error, StoreUnavailable) and (service is None or service.counts_as_visit)
+        if counts and record.attempts >= self._settings.max_attempts:
+            return Sentence(pause=None)
+        doublings = min(max(record.attempts - 1, 0), 64)
+        pause = min(self._settings.retry_initial * 2.0**doublings, self._settings.retry_max)
         pause *= self._random.uniform(0.5, 1.0)  # those that failed together do not come back together
-        if isinstance(error, ServiceError):
-            pause = max(pause, error.retry_after or 0.0, getattr(error, "retry_in", 0.0))
-        at = self._clock.now() + pause
-        await self._pipeline.registry.rule(thread_id, seen=["failed"], status="failed", next_at=at)
+        if service is not None:
+            pause = max(pause, service.retry_after or 0.0, getattr(service, "retry_in", 0.0))
+        return Sentence(pause=pause, counts=counts)
 
-    async def _give_up(self, record: ThreadRecord, reason: str) -> None:
-        if await self._pipeline.give_up(record.thread_id, reason):
+    async def _give_up(self, record: ThreadRecord) -> None:
+        reason = record.error or f"its process ended {record.attempts} times at this step"
+        if await self._pipeline.give_up(record, reason):
             _log.error("thread %s was given up: %s", record.thread_id, reason)
 
 
-def _told(error: Exception | None) -> str:
+def _told(error: BaseException | None) -> str:
     """Return what to say of an error: of others' errors the name alone, since their words may quote a document."""
-    return str(error) if isinstance(error, (DocumentError, ServiceError)) else type(error).__name__
+    return str(error) if isinstance(error, TidegateError) else type(error).__name__

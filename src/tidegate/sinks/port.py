@@ -12,7 +12,7 @@ class Sink(Protocol):
 
     @property
     def name(self) -> str:
-        """What its deliveries are kept under, and its circuit."""
+        """What its deliveries are kept under; its circuit is named `sink-NAME`."""
         ...
 
     async def deliver(self, delivery: Delivery) -> None:
@@ -20,7 +20,8 @@ class Sink(Protocol):
 
         Raises:
             ServiceError: it is not there, sorted by what can be done: `Transient`, `RateLimited`, `Refused`,
-                `Permanent`.
+                `Permanent`. Under whatever name, it is a verdict on this sink; its words are kept, and shown.
+            OSError: a file, or a connection, cannot be used now.
         """
         ...
 

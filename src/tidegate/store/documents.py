@@ -44,7 +44,7 @@ class Documents:
         return await self._database.read(select) if DIGEST.fullmatch(digest) else []
 
     async def delete(self, sha256: str, leases: Sequence[Lease] = ()) -> None:
-        """Remove the bytes.
+        """Remove the bytes, unless a thread that came meanwhile, and is under none of the leases, is about them.
 
         Raises:
             LeaseLost: another process has taken over one of the leases, and they stay.
@@ -52,7 +52,9 @@ class Documents:
 
         def delete(connection: Connection) -> None:
             check(connection, *leases)
-            connection.execute("DELETE FROM documents WHERE sha256 = ?", (sha256,))
+            about = connection.execute("SELECT thread_id FROM threads WHERE document_id = ?", (sha256,))
+            if {row[0] for row in about} <= {lease.thread_id for lease in leases}:
+                connection.execute("DELETE FROM documents WHERE sha256 = ?", (sha256,))
             give_back(connection)
 
         await self._database.write(delete)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidegate.errors import DocumentError, EventInvalid, QueueFull
 from tidegate.store.documents import insert as insert_document
@@ -12,10 +12,14 @@ from tidegate.store.registry import ThreadRecord, put, thread_id_of
 from tidegate.store.transactions import Connection, Store
 
 LONGEST_ID = 1000
-"""Characters in the ID of an event at most."""
+"""Characters in the ID of an event at most; in UTF-8 they have twice as many bytes at most."""
 
 _DIGITS = 16  # hex digits of a thread ID: 64 bits, of which as many events as there ever are leave no two alike
 _FULL_PAUSE = 5.0
+_LONGEST_SOURCE = 400  # bytes; with an ID, what PostgreSQL has room for in an index: 2704
+_LONGEST_NAME = 2500  # bytes, for the same reason
+_LONGEST_TYPE = 255  # characters
+_LONGEST_TRACEPARENT = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,8 @@ class Envelope:
 class Receipt:
     """What became of an event: its thread; `is_new` is False if it had come before.
 
-    `document_id` is the SHA-256 of the document that the thread is about, empty if that could not be taken in.
+    `document_id` is the SHA-256 of the document that the thread is about, empty if that could not be taken in, or if
+    the thread was deleted since: it is not begun again.
     """
 
     thread_id: str
@@ -67,30 +72,38 @@ class Inbox:
     async def accept(self, envelope: Envelope) -> Receipt:
         """Take in an event and its document, in one transaction; one that came before changes nothing.
 
+        What its sender says of it is kept as far as a database takes it: a name is cut off after 2500 bytes, and what
+        is no text in it becomes `?`.
+
         Raises:
             QueueFull: too many threads wait already. Nothing was taken in; deliver the event again later.
             EventInvalid: it has no ID, or too long a one.
         """
         _check(envelope.source, envelope.id)
         sha256, packed = await asyncio.to_thread(self._pack, envelope.data)
-        thread_id = _thread_id(envelope.source, envelope.id, envelope.name)
+        name = _text(envelope.name, _LONGEST_NAME)
         record = ThreadRecord(
-            thread_id=thread_id,
+            thread_id="",
             document_id=sha256,
-            source=envelope.name,
-            media_type=envelope.media_type,
+            source=name,
+            media_type=_text(envelope.media_type, _LONGEST_TYPE) if envelope.media_type else None,
             status="queued",
         )
+        parent = envelope.traceparent
+        if parent is not None and not (len(parent) <= _LONGEST_TRACEPARENT and parent.isascii() and "\0" not in parent):
+            parent = None
 
         def take(connection: Connection) -> Receipt | QueueFull:
-            known = _receipt(connection, envelope.source, envelope.id)
-            if known is not None and known.document_id:
-                return known
-            if known is None and _queued(connection, self._max_queued) >= self._max_queued:
+            known = _known(connection, envelope.source, envelope.id)
+            if known is not None and known.document_id != "":
+                return known.receipt
+            if _queued(connection, self._max_queued) >= self._max_queued:
                 return QueueFull(self._max_queued, retry_in=_FULL_PAUSE)
+            # One that could not be read the first time keeps its thread, whatever its document is called now.
+            thread_id = known.thread_id if known else _new_thread_id(connection, envelope.source, envelope.id, name)
             insert_document(connection, sha256, packed)
-            _insert(connection, envelope.source, envelope.id, thread_id, envelope.traceparent)
-            put(connection, record)
+            _insert(connection, envelope.source, envelope.id, thread_id, parent)
+            put(connection, replace(record, thread_id=thread_id))
             return Receipt(thread_id=thread_id, document_id=sha256, is_new=True)
 
         taken = await self._database.write(take)
@@ -107,27 +120,35 @@ class Inbox:
             EventInvalid: as `accept`.
         """
         _check(source, event_id)
-        thread_id = _thread_id(source, event_id, error.source)
+        name = _text(error.source, _LONGEST_NAME)
         record = ThreadRecord(
-            thread_id=thread_id,
+            thread_id="",
             document_id="",
-            source=error.source,
+            source=name,
             status="dead",
-            error=f"{type(error).__name__}: {error}",
+            error=_text(f"{type(error).__name__}: {error}", 2 * _LONGEST_NAME),
         )
 
         def take(connection: Connection) -> Receipt:
-            known = _receipt(connection, source, event_id)
-            if known is None:
-                _insert(connection, source, event_id, thread_id, None)
-                put(connection, record)
-            return known or Receipt(thread_id=thread_id, document_id="", is_new=True)
+            known = _known(connection, source, event_id)
+            if known is not None:
+                return known.receipt
+            thread_id = _new_thread_id(connection, source, event_id, name)
+            _insert(connection, source, event_id, thread_id, None)
+            put(connection, replace(record, thread_id=thread_id))
+            return Receipt(thread_id=thread_id, document_id="", is_new=True)
 
         return await self._database.write(take)
 
     async def find(self, source: str, event_id: str) -> Receipt | None:
-        """Return what became of an event, None if it has not come: saves reading its document again."""
-        return await self._database.read(lambda connection: _receipt(connection, source, event_id))
+        """Return what became of an event, None if it has not come: saves reading its document again.
+
+        Raises:
+            EventInvalid: as `accept`.
+        """
+        _check(source, event_id)
+        known = await self._database.read(lambda connection: _known(connection, source, event_id))
+        return None if known is None else known.receipt
 
     async def origin(self, thread_id: str) -> Origin | None:
         """Return the event that a thread began with, None if it began by hand."""
@@ -149,18 +170,33 @@ def forget(connection: Connection, thread_id: str) -> None:
     connection.execute("DELETE FROM inbox WHERE thread_id = ?", (thread_id,))
 
 
-def _thread_id(source: str, event_id: str, name: str) -> str:
-    digest = hashlib.sha256(f"{len(source)}:{source}{event_id}".encode()).hexdigest()
-    return thread_id_of(name, digest[:_DIGITS])
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An event that came before; `document_id` is empty if its document was not taken in, None if it was deleted."""
+
+    thread_id: str
+    document_id: str | None
+
+    @property
+    def receipt(self) -> Receipt:
+        return Receipt(thread_id=self.thread_id, document_id=self.document_id or "", is_new=False)
 
 
-def _receipt(connection: Connection, source: str, event_id: str) -> Receipt | None:
+def _known(connection: Connection, source: str, event_id: str) -> _Known | None:
     row = connection.execute(
-        """SELECT inbox.thread_id, coalesce(threads.document_id, 'deleted') FROM inbox
+        """SELECT inbox.thread_id, threads.document_id FROM inbox
            LEFT JOIN threads ON threads.thread_id = inbox.thread_id WHERE inbox.source = ? AND event_id = ?""",
         (source, event_id),
     ).fetchone()
-    return None if row is None else Receipt(thread_id=row[0], document_id=row[1], is_new=False)
+    return None if row is None else _Known(*row)
+
+
+def _new_thread_id(connection: Connection, source: str, event_id: str, name: str) -> str:
+    digest = hashlib.sha256(f"{len(source)}:{source}{event_id}".encode()).hexdigest()
+    thread_id = thread_id_of(name, digest[:_DIGITS])
+    # Whoever chooses the IDs of events finds two with the same 64 bits, if they try for long.
+    taken = connection.execute("SELECT 1 FROM threads WHERE thread_id = ?", (thread_id,)).fetchone()
+    return thread_id if taken is None else thread_id_of(name, digest)
 
 
 def _insert(connection: Connection, source: str, event_id: str, thread_id: str, traceparent: str | None) -> None:
@@ -178,6 +214,27 @@ def _queued(connection: Connection, most: int) -> int:
 
 
 def _check(source: str, event_id: str) -> None:
-    if not event_id or len(event_id) > LONGEST_ID or "\0" in event_id:
-        problem = f"an event of {source!r} has an ID of {len(event_id)} characters, or a null character in it"
-        raise EventInvalid(f"{problem}; an ID has 1 to {LONGEST_ID} characters")
+    """Refuse what a database cannot keep, or find again.
+
+    Raises:
+        EventInvalid: source or ID are that.
+    """
+    size, name_size = _size(event_id), _size(source)
+    if not 0 < name_size <= _LONGEST_SOURCE:
+        raise EventInvalid(f"an event names a source of {len(source)} characters; give 1 to {_LONGEST_SOURCE} bytes")
+    if not (0 < size <= 2 * LONGEST_ID and len(event_id) <= LONGEST_ID):
+        problem = f"an event of {source[:100]!r} has an ID of {len(event_id)} characters, or with one that is no text"
+        raise EventInvalid(f"{problem}; an ID has 1 to {LONGEST_ID} characters, in UTF-8 {2 * LONGEST_ID} bytes")
+
+
+def _size(text: str) -> int:
+    """Return the bytes of a text in UTF-8, 0 if it cannot be kept."""
+    try:
+        return 0 if "\0" in text else len(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return 0
+
+
+def _text(text: str, most: int) -> str:
+    """Return what can be kept of a text from outside: so many bytes, without null characters and halves of pairs."""
+    return text.replace("\0", "?").encode("utf-8", "replace")[:most].decode("utf-8", "ignore")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import PurePath
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from tidegate.settings import Policy
@@ -66,7 +66,23 @@ class ThreadRecord:
         }[service]
 
 
-_UNFINISHED: tuple[ThreadStatus, ...] = ("queued", "running", "waiting", "failed")
+UNFINISHED: Final[tuple[ThreadStatus, ...]] = ("queued", "running", "waiting", "failed")
+"""Those that somebody or something goes on with."""
+
+ASKS_NOTHING: Final = {"next_at": None, "extraction_at": None, "enrichment_at": None, "summary_at": None}
+"""What a thread has whose time nobody waits for."""
+
+SUSPECT: Final = 2
+"""Executions that ended with their process at the same step, after which it may be the thread that ends processes.
+
+Whatever ran beside it was interrupted as often, and is told from it by being run apart.
+"""
+
+_DUE_SINCE = "coalesce(next_at, updated_at)"
+_PAUSE_IS_OVER = """
+    status = 'failed' AND (coalesce(next_at, 0.0) <= tidegate_now()
+        OR updated_at - tidegate_now() >= next_at - updated_at)
+"""  # the last for a clock that was set back by as much as there was to wait, or more
 _COLUMNS = ", ".join(field.name for field in fields(ThreadRecord))
 _UPDATES = ", ".join(f"{field.name} = excluded.{field.name}" for field in fields(ThreadRecord)[1:])
 
@@ -78,11 +94,17 @@ class Registry:
         self._database = database
 
     async def put(
-        self, record: ThreadRecord, lease: Lease | None = None, *, also: Callable[[Connection], None] | None = None
+        self,
+        record: ThreadRecord,
+        lease: Lease | None = None,
+        *,
+        pause: float | None = None,
+        also: Callable[[Connection], None] | None = None,
     ) -> None:
         """Write one thread's record in place of the one before; `updated_at` is set here.
 
-        `also` is done in the same transaction.
+        With `pause`, `next_at` is in so many seconds by the database's clock, which `due` goes by. `also` is done in
+        the same transaction.
 
         Raises:
             LeaseLost: the lease is given, and another process has taken the thread over.
@@ -92,6 +114,10 @@ class Registry:
             if lease is not None:
                 check(connection, lease)
             put(connection, record)
+            if pause is not None:
+                connection.execute(
+                    "UPDATE threads SET next_at = updated_at + ? WHERE thread_id = ?", (pause, record.thread_id)
+                )
             if also is not None:
                 also(connection)
 
@@ -189,43 +215,61 @@ class Registry:
 
         return await self._database.read(select)
 
-    async def due(self, *, limit: int, but_not: Sequence[str] = ()) -> list[ThreadRecord]:
+    async def due(
+        self, *, limit: int, but_not: Collection[str] = (), suspects: int | None = None
+    ) -> list[ThreadRecord]:
         """Return threads that are to be executed now, and that nobody runs.
 
-        Those first that were interrupted, then those that failed and whose pause is over, then the queued ones, each
-        the longest untouched first.
+        Those first that were interrupted, then those that failed and whose pause is over among those that are queued,
+        the longest due first: so neither holds up the other. A clock that was set back lengthens a pause to twice as
+        much at most. Of the `suspects`, which were interrupted more than once where they are, so many at most.
         """
 
         def select(connection: Connection) -> list[ThreadRecord]:
-            begun = _select(connection, "WHERE status = 'running' ORDER BY updated_at", ())
+            begun = _select(connection, "WHERE status = 'running' ORDER BY updated_at, thread_id", ())
             run = running(connection) if begun else frozenset()
-            found = [each for each in begun if each.thread_id not in run]
+            begun = [each for each in begun if each.thread_id not in run and each.thread_id not in but_not]
+            found = [each for each in begun if each.attempts < SUSPECT]
+            found += [each for each in begun if each.attempts >= SUSPECT][:suspects]
             most = limit + len(but_not)
-            pause_over = "WHERE status = 'failed' AND coalesce(next_at, 0.0) <= tidegate_now()"
-            found += _select(connection, f"{pause_over} ORDER BY updated_at LIMIT ?", (most,))
-            found += _select(connection, "WHERE status = 'queued' ORDER BY updated_at LIMIT ?", (most,))
-            return [each for each in found if each.thread_id not in but_not][:limit]
+            failed = _select(connection, f"WHERE {_PAUSE_IS_OVER} ORDER BY {_DUE_SINCE}, thread_id LIMIT ?", (most,))
+            queued = _select(connection, "WHERE status = 'queued' ORDER BY updated_at, thread_id LIMIT ?", (most,))
+            due = sorted([*failed, *queued], key=lambda each: each.next_at or each.updated_at)
+            return [*found, *(each for each in due if each.thread_id not in but_not)][:limit]
 
         return await self._database.read(select)
 
     async def pause_left(self) -> float | None:
-        """Return the seconds until the first failed thread's pause is over; None if there is none."""
+        """Return the seconds until the pause of a failed thread is over that is not over yet; None if there is none."""
 
         def select(connection: Connection) -> float | None:
-            sql = "SELECT min(next_at) - tidegate_now() FROM threads WHERE status = 'failed'"
+            sql = (
+                "SELECT min(next_at) - tidegate_now() FROM threads WHERE status = 'failed' AND next_at > tidegate_now()"
+            )
             [left] = connection.execute(sql).fetchone()
             return None if left is None else max(0.0, float(left))
 
         return await self._database.read(select)
 
     async def rule(
-        self, thread_id: str, *, seen: Sequence[ThreadStatus], status: ThreadStatus, **values: object
+        self,
+        thread_id: str,
+        *,
+        seen: Sequence[ThreadStatus],
+        status: ThreadStatus,
+        lease: Lease,
+        **values: object,
     ) -> bool:
-        """Give a thread this status and these values if it has one of those `seen`; say whether it had."""
+        """Give a thread this status and these values if it has one of those `seen`; say whether it had.
+
+        Raises:
+            LeaseLost: as `put`.
+        """
         assignments = "".join(f", {name} = ?" for name in values)
         marks = ", ".join("?" * len(seen))
 
         def update(connection: Connection) -> int:
+            check(connection, lease)
             return connection.execute(
                 f"UPDATE threads SET status = ?{assignments}, updated_at = tidegate_now() "  # noqa: S608 - our names
                 f"WHERE thread_id = ? AND status IN ({marks})",
@@ -234,22 +278,48 @@ class Registry:
 
         return await self._database.write(update) > 0
 
-    async def count(self) -> dict[ThreadStatus, int]:
-        """Return how many threads there are of each status that is stored: those that were interrupted are running."""
+    async def uncount(self, thread_id: str, lease: Lease) -> None:
+        """Take back the attempt that a running execution was counted as: it was stopped from outside.
+
+        Raises:
+            LeaseLost: as `put`.
+        """
+
+        def update(connection: Connection) -> None:
+            check(connection, lease)
+            connection.execute(
+                """UPDATE threads SET attempts = attempts - 1
+                   WHERE thread_id = ? AND status = 'running' AND attempts > 0""",
+                (thread_id,),
+            )
+
+        await self._database.write(update)
+
+    async def count(self, *statuses: ThreadStatus) -> dict[ThreadStatus, int]:
+        """Return how many threads there are of each status that is stored: those that were interrupted are running.
+
+        Of the `statuses` that are given, else of all there are: which takes the longer the more threads there are.
+        """
 
         def select(connection: Connection) -> dict[ThreadStatus, int]:
-            rows = connection.execute("SELECT status, count(*) FROM threads GROUP BY status")
-            return {status: int(number) for status, number in rows}
+            if not statuses:
+                rows = connection.execute("SELECT status, count(*) FROM threads GROUP BY status")
+                return {status: int(number) for status, number in rows}
+            counted = {}
+            for status in statuses:
+                [number] = connection.execute("SELECT count(*) FROM threads WHERE status = ?", (status,)).fetchone()
+                counted[status] = int(number)
+            return counted
 
         return await self._database.read(select)
 
     async def silence(self) -> float:
         """Return for how many seconds nothing was written of the unfinished thread of which that is longest; else 0."""
-        oldest = " UNION ALL ".join(["SELECT min(updated_at) AS at FROM threads WHERE status = ?"] * len(_UNFINISHED))
+        oldest = " UNION ALL ".join(["SELECT min(updated_at) AS at FROM threads WHERE status = ?"] * len(UNFINISHED))
 
         def select(connection: Connection) -> float:
             sql = f"SELECT tidegate_now() - min(at) FROM ({oldest}) AS of_each"  # noqa: S608 - our own words
-            [silence] = connection.execute(sql, _UNFINISHED).fetchone()
+            [silence] = connection.execute(sql, UNFINISHED).fetchone()
             return max(0.0, float(silence or 0.0))  # a clock may be set back
 
         return await self._database.read(select)

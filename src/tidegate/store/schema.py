@@ -179,7 +179,7 @@ EVENTS = """
         error TEXT,
         UNIQUE (thread_id, revision, sink)
     ) STRICT;
-    CREATE INDEX outbox_by_time ON outbox (next_at) WHERE next_at IS NOT NULL;
+    CREATE INDEX outbox_by_time ON outbox (sink, next_at) WHERE next_at IS NOT NULL;
     CREATE INDEX outbox_by_sink ON outbox (sink) WHERE result IS NOT NULL
 """
 """Which event began which thread, and which results are still to be delivered where. A row of `outbox` holds a result,

@@ -68,3 +68,14 @@ circuit_state = _meter.create_observable_gauge(
 unfinished_oldest = _meter.create_gauge(
     names.UNFINISHED_OLDEST, "s", "For how long nothing was heard of the unfinished thread that is silent the longest"
 )
+threads_queued = _meter.create_gauge(names.THREADS_QUEUED, "{thread}", "Threads that wait to be begun")
+threads_dead = _meter.create_gauge(names.THREADS_DEAD, "{thread}", "Threads that were given up")
+deliveries = _meter.create_counter(
+    names.DELIVERIES, "{delivery}", "Deliveries of results to sinks: delivered, failed or given_up"
+)
+deliveries_waiting = _meter.create_gauge(
+    names.DELIVERIES_WAITING, "{delivery}", "Results that are still to be delivered, by sink"
+)
+deliveries_given_up = _meter.create_gauge(
+    names.DELIVERIES_GIVEN_UP, "{delivery}", "Results that were given up, by sink"
+)
