@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tidegate.errors import DocumentError, EventInvalid, QueueFull
 from tidegate.store.documents import insert as insert_document
-from tidegate.store.registry import ThreadRecord, put, thread_id_of
+from tidegate.store.registry import ThreadRecord, ThreadStatus, put, thread_id_of
 from tidegate.store.transactions import Connection, Store
 
 LONGEST_ID = 1000
@@ -149,6 +150,27 @@ class Inbox:
         _check(source, event_id)
         known = await self._database.read(lambda connection: _known(connection, source, event_id))
         return None if known is None else known.receipt
+
+    async def statuses(self, source: str, event_ids: Sequence[str]) -> dict[str, ThreadStatus]:
+        """Return by event how far its thread is, for those that came; up to 500 at once.
+
+        A thread that was interrupted is `running`: who runs it is not looked up.
+        """
+        if not event_ids:
+            return {}
+        marks = ", ".join("?" * len(event_ids))
+        sql = f"""SELECT event_id, status FROM inbox JOIN threads ON threads.thread_id = inbox.thread_id
+                  WHERE inbox.source = ? AND event_id IN ({marks})"""  # noqa: S608 - marks
+        return await self._database.read(lambda connection: dict(connection.execute(sql, (source, *event_ids))))
+
+    async def latest(self, source: str) -> str | None:
+        """Return the ID that sorts last of this source's events, None if it had none."""
+
+        def select(connection: Connection) -> str | None:
+            [found] = connection.execute("SELECT max(event_id) FROM inbox WHERE source = ?", (source,)).fetchone()
+            return None if found is None else str(found)
+
+        return await self._database.read(select)
 
     async def origin(self, thread_id: str) -> Origin | None:
         """Return the event that a thread began with, None if it began by hand."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tidegate.engine.port import Engine, Unreadable
 from tidegate.errors import QueueFull
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.inbox import Envelope, Inbox, Receipt
+from tidegate.store.registry import ThreadStatus
 
 
 class Trigger(Protocol):
@@ -42,6 +44,14 @@ class Door:
     async def known(self, source: str, event_id: str) -> Receipt | None:
         """Return what became of an event that came before, which saves reading its document; else None."""
         return await self._inbox.find(source, event_id)
+
+    async def statuses(self, source: str, event_ids: Sequence[str]) -> Mapping[str, ThreadStatus]:
+        """Return by event how far its thread is, for those that came; up to 500 at once."""
+        return await self._inbox.statuses(source, event_ids)
+
+    async def latest(self, source: str) -> str | None:
+        """Return the ID that sorts last of this source's events, None if it had none."""
+        return await self._inbox.latest(source)
 
     async def offer(self, event: Envelope | Unreadable) -> Receipt:
         """Take an event in, or refuse it at once.

@@ -1,0 +1,62 @@
+"""What a door tells a trigger of its events, in SQLite and in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.doors import Queue
+from tidegate.errors import EmptyDocument
+from tidegate.store.database import Database
+from tidegate.store.inbox import Envelope, Inbox
+from tidegate.store.postgres import PostgresDatabase
+from tidegate.store.postgres_url import read_url
+from tidegate.store.registry import Registry
+from tidegate.store.schema import SERVER_STORE, STORE
+from tidegate.store.transactions import Store
+from tidegate.triggers.door import Door
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    database: Store
+    if request.param == "sqlite":
+        database = Database(tmp_path / "store.db", STORE)
+    else:
+        database = PostgresDatabase(read_url(request.getfixturevalue("postgres_url")), SERVER_STORE)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def door(store: Store) -> Door:
+    inbox = Inbox(store, max_queued=10_000)
+    return Door(Queue(inbox), inbox, max_document_bytes=100)
+
+
+def envelope_of(id_: str, source: str = "folder") -> Envelope:
+    return Envelope(source=source, id=id_, data=b"x", name=id_)
+
+
+async def test_it_tells_how_far_the_threads_of_events_are(door: Door, store: Store) -> None:
+    receipts = [await door.take(envelope_of(id_)) for id_ in ("a", "b", "c'?%")]
+    await door.take(envelope_of("a", source="another"))
+    empty = EmptyDocument("d", "is empty", "give a document with content")
+    await Inbox(store, max_queued=1).refuse("folder", "d", empty)
+    await Registry(store).rule(receipts[1].thread_id, seen=["queued"], status="complete")
+    asked = ["a", "b", "c'?%", "d", "unknown"]
+    expected = {"a": "queued", "b": "complete", "c'?%": "queued", "d": "dead"}
+    assert await door.statuses("folder", asked) == expected
+    assert await door.statuses("folder", []) == {}
+    assert await door.statuses("another", asked) == {"a": "queued"}
+    assert len(await door.statuses("folder", [f"{number}" for number in range(499)] + ["b"])) == 1
+
+
+async def test_it_tells_the_event_that_sorts_last(door: Door) -> None:
+    assert await door.latest("cron") is None
+    for id_ in ("2026-06-02T06:00:00Z", "2026-11-01T06:00:00Z", "2026-06-10T06:00:00Z"):
+        await door.take(envelope_of(id_, source="cron"))
+    await door.take(envelope_of("2027-01-01T00:00:00Z", source="another"))
+    assert await door.latest("cron") == "2026-11-01T06:00:00Z"
