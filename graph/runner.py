@@ -279,6 +279,15 @@ class Pipeline:
         """
         return await self._home.run(self._verdicts.give_up(seen, reason))
 
+    async def ask_again(self, thread_id: str) -> bool:
+        """Queue a thread that waits or lacks something: a service brings it as far as it gets; False if it is none.
+
+        Raises:
+            ThreadNotFound: there is none.
+            ThreadBusy: it is being run.
+        """
+        return await self._home.run(self._verdicts.ask_again(thread_id))
+
     async def retry(self, thread_id: str) -> None:
         """Queue a thread that failed, was interrupted, given up or cancelled: a service goes on where it stopped.
 

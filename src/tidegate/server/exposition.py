@@ -38,7 +38,7 @@ class Exposition:
         undelivered = await context.pipeline.outbox.undelivered()
         self._backlog.threads = {str(status): number for status, number in stats.threads.items()}
         self._backlog.executing = stats.executing
-        self._backlog.results = {sink: (waiting, gone) for sink, (waiting, gone, _) in undelivered.items()}
+        self._backlog.results = {sink: (each.waiting, each.given_up) for sink, each in undelivered.items()}
         return await asyncio.to_thread(generate_latest, self._registry)
 
     def router(self, context: Context) -> APIRouter:

@@ -29,6 +29,8 @@ from tidegate.server.tokens import Tokens
 from tidegate.services.addresses import networks
 from tidegate.services.fetching import Fetcher
 from tidegate.settings import Settings
+from tidegate.sinks.delivery import Relay
+from tidegate.sinks.opening import open_sink
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.registry import ThreadStatus
 from tidegate.triggers.door import Door, Trigger
@@ -62,6 +64,7 @@ class Service:
         self._triggers: list[Trigger] = [
             open_trigger(each, fetch=self._fetcher.fetch) for each in settings.trigger if each.kind != "webhook"
         ]
+        self._sinks = [open_sink(each, settings.trigger) for each in settings.sink]
         self._notifier = Notifier()
         self._exposition = exposition or Exposition()
         self._stopping = asyncio.Event()
@@ -109,6 +112,7 @@ class Service:
         limit = self._settings.max_document_bytes
         engine = InProcessEngine(pipeline, clock=self._clock)
         door = Door(engine, pipeline.inbox, max_document_bytes=limit, clock=self._clock)
+        relay = Relay(pipeline, self._sinks, clock=self._clock)
         worker: asyncio.Task[None] | None = None
         context = Context(
             pipeline=pipeline,
@@ -124,6 +128,7 @@ class Service:
         server = HttpServer(self._around(app), self._socket)
         keep = partial(keep_running, clock=self._clock, is_over=self._stopping.is_set)
         worker = asyncio.create_task(keep("the engine", engine.run_worker))
+        delivering = asyncio.create_task(keep("the relay", relay.run if self._sinks else self._nothing))
         serving = asyncio.create_task(server.run_until_stopped())
         stopping = asyncio.create_task(self._stopping.wait())
         watching = asyncio.create_task(self._notifier.watch(partial(http.store_answers, context), self._clock))
@@ -131,20 +136,31 @@ class Service:
             asyncio.create_task(keep(f"trigger {each.name}", partial(each.run, door))) for each in self._triggers
         ]
         try:
-            await _first(asyncio.create_task(server.listening.wait()), serving, worker, *triggers)
+            await _first(asyncio.create_task(server.listening.wait()), serving, worker, delivering, *triggers)
             counts = await pipeline.registry.count()
             unfinished = sum(counts.get(each, 0) for each in _UNFINISHED)
-            on_ready(f"{self.url}; triggers: {len(self._settings.trigger)}, unfinished threads: {unfinished}")
+            triggers_, sinks_ = len(self._settings.trigger), len(self._settings.sink)
+            on_ready(f"{self.url}; triggers: {triggers_}, sinks: {sinks_}, unfinished threads: {unfinished}")
             self._notifier.tell("READY=1", f"STATUS={self.url}")
-            await _first(stopping, serving, worker, *triggers)
+            await _first(stopping, serving, worker, delivering, *triggers)
         finally:
             self._stopping.set()
             self._notifier.tell("STOPPING=1")
             await _cancel(*triggers)
-            await self._drain(engine, worker)
+            grace = self._clock.monotonic() + self._settings.serve.grace
+            engine.stop()
+            await self._until(grace, worker, "executions are cancelled, and resumed at the next start")
+            relay.stop()  # after the executions, whose results it may deliver still
+            await self._until(grace, delivering, "deliveries are cancelled, and made at the next start")
+            for sink in self._sinks:
+                await sink.aclose()
             server.stop()
             await asyncio.wait([serving])
             await _cancel(stopping, watching)
+
+    async def _nothing(self) -> None:
+        """Wait for the end, where there is nothing to do until then."""
+        await self._stopping.wait()
 
     def _around(self, app: App) -> App:
         return Boundary(
@@ -155,13 +171,12 @@ class Service:
             unsigned=[hook.path for hook in self._webhooks if hook.signatures is None],
         )
 
-    async def _drain(self, engine: InProcessEngine, worker: asyncio.Task[None]) -> None:
-        """Let the executions end their supersteps, for as long as the grace period says."""
-        engine.stop()
-        await asyncio.wait([worker], timeout=self._settings.serve.grace)
-        if not worker.done():
-            _log.warning("the grace period is over: executions are cancelled, and resumed at the next start")
-        await _cancel(worker)
+    async def _until(self, grace: float, task: asyncio.Task[None], otherwise: str) -> None:
+        """Let a task end by itself until the grace period is over."""
+        await asyncio.wait([task], timeout=max(0.0, grace - self._clock.monotonic()))
+        if not task.done():
+            _log.warning("the grace period is over: %s", otherwise)
+        await _cancel(task)
 
     @contextlib.contextmanager
     def _listening_to_signals(self) -> Iterator[None]:
