@@ -137,7 +137,7 @@ class Chat:
                     message = await self._model.ainvoke(list(messages), {"tags": tags}, **options)
                 except Exception as error:
                     raise self._failure(error) from error
-                span.content([(each.type, each.text) for each in messages], message.text)
+                span.content([(each.type, each.text) for each in messages], message.text, finish=_finish(message))
                 if (usage := _usage(message)) is not None:
                     bill.add(usage)
                     span.usage(usage.input_tokens, usage.output_tokens)
