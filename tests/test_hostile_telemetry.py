@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from opentelemetry import baggage, context
+from opentelemetry.sdk import _shared_internal
 
 from tests.servers.enrichment import EnrichmentServer
 from tests.servers.otlp import collector
@@ -210,6 +212,9 @@ def test_an_answer_without_end_fills_no_memory() -> None:
     assert ended.errors == ""
 
 
+@pytest.mark.skipif(
+    "Queue full" not in inspect.getsource(_shared_internal), reason="this SDK drops spans without a word (1.39)"
+)
 def test_spans_that_a_slow_collector_left_no_room_for_are_told_of_once() -> None:
     with collector() as received:
         received.answering.clear()
