@@ -1,4 +1,4 @@
-"""Ctrl-C, or SIGTERM, at any moment of an execution: the command that it prints completes the thread, and pays nothing twice."""
+"""Ctrl-C or SIGTERM at any moment of an execution: the command that it prints completes it, and pays nothing twice."""
 
 from __future__ import annotations
 

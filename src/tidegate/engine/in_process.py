@@ -258,7 +258,7 @@ class InProcessEngine:
         is_first = record.status == "queued" and not record.fingerprint
         origin = await self._pipeline.inbox.origin(record.thread_id) if is_first else None
         span = traceparent.read(origin.traceparent) if origin else None
-        # In the app's context but for its span: it may suppress instrumentation, and the thread is no part of its trace.
+        # The app's context but for its span: it may suppress instrumentation, and is no part of the thread's trace.
         return trace.set_span_in_context(trace.NonRecordingSpan(span) if span else trace.INVALID_SPAN)
 
     def _judge(self, record: ThreadRecord, error: Exception) -> Sentence:
