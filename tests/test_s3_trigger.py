@@ -341,9 +341,11 @@ async def test_while_s3_is_away_a_message_is_kept_and_its_object_read_as_soon_as
     taking.before = count  # type: ignore[method-assign]
     with FaultyServer(faults, answer=lambda _: DOCUMENT) as storage:
         made = settings(cloud, box, wait=0, endpoint_url=storage.url)
-        async with running(made, taking.door(clock=ManualClock(auto=True))) as task:
+        clock = ManualClock(auto=True)
+        async with running(made, taking.door(clock=clock)) as task:
             await until(lambda: box.messages() == [], task)
-        assert len(storage.requests) == len(faults) + 1  # none is repeated by the client itself
+        pauses = [each for each in clock.slept if each > 1.0 and each != 40.0]  # polls and heartbeats aside
+        assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0]  # no retry is the client's own
         assert storage.requests[0].path.startswith(f"/{box.bucket}/notice.txt")  # by path, not by host
     assert deliveries == [1]
     [thread] = await taking.threads()
@@ -676,6 +678,11 @@ async def test_the_region_is_that_of_the_settings_or_of_aws_variables_or_of_the_
     made = settings(cloud, f"{cloud.url}/1/q", **{"region": None, **given})
     async with s3_clients.connect(made) as clients:
         assert clients.s3.meta.region_name == expected
+
+
+async def test_the_queue_is_asked_in_the_region_that_its_url_names(cloud: Aws) -> None:
+    async with s3_clients.connect(settings(cloud, "https://sqs.eu-south-1.amazonaws.com/1/q")) as clients:
+        assert (clients.s3.meta.region_name, clients.sqs.meta.region_name) == (REGION, "eu-south-1")
 
 
 @pytest.mark.parametrize(
