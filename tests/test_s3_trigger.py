@@ -309,6 +309,16 @@ async def test_of_an_object_whose_length_is_not_said_no_more_than_the_limit_is_r
     assert "is larger than 1000 bytes" in (thread.error or "")
 
 
+async def test_of_an_object_that_is_said_to_be_too_large_nothing_is_read(cloud: Aws, taking: Taking) -> None:
+    box = cloud.mailbox()
+    box.send({"Records": [event(box)]})
+    with FaultyServer([Reply(body=b"x" * 1001, every=5.0)]) as storage:  # which takes more than an hour
+        async with running(settings(cloud, box, endpoint_url=storage.url), taking.door()) as task:
+            await until(lambda: box.messages() == [], task)
+    [thread] = await taking.threads()
+    assert "is larger than 1000 bytes" in (thread.error or "")
+
+
 DOCUMENT = Reply(body=b"a document", headers={"Content-Type": "text/plain"})
 
 
@@ -331,9 +341,11 @@ async def test_while_s3_is_away_a_message_is_kept_and_its_object_read_as_soon_as
     taking.before = count  # type: ignore[method-assign]
     with FaultyServer(faults, answer=lambda _: DOCUMENT) as storage:
         made = settings(cloud, box, wait=0, endpoint_url=storage.url)
-        async with running(made, taking.door(clock=ManualClock(auto=True))) as task:
+        clock = ManualClock(auto=True)
+        async with running(made, taking.door(clock=clock)) as task:
             await until(lambda: box.messages() == [], task)
-        assert len(storage.requests) == len(faults) + 1  # none is repeated by the client itself
+        pauses = [each for each in clock.slept if each > 1.0 and each != 40.0]  # polls and heartbeats aside
+        assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0]  # no retry is the client's own
         assert storage.requests[0].path.startswith(f"/{box.bucket}/notice.txt")  # by path, not by host
     assert deliveries == [1]
     [thread] = await taking.threads()
@@ -666,6 +678,23 @@ async def test_the_region_is_that_of_the_settings_or_of_aws_variables_or_of_the_
     made = settings(cloud, f"{cloud.url}/1/q", **{"region": None, **given})
     async with s3_clients.connect(made) as clients:
         assert clients.s3.meta.region_name == expected
+
+
+async def test_the_queue_is_asked_in_the_region_that_its_url_names(cloud: Aws) -> None:
+    async with s3_clients.connect(settings(cloud, "https://sqs.eu-south-1.amazonaws.com/1/q")) as clients:
+        assert (clients.s3.meta.region_name, clients.sqs.meta.region_name) == (REGION, "eu-south-1")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [("http://minio:9000", "http://minio:9000/harbour/notice.txt"), (None, "https://harbour.s3.")],
+)
+async def test_buckets_are_named_in_the_path_where_the_endpoint_is_not_that_of_aws(
+    endpoint: str | None, expected: str, cloud: Aws
+) -> None:
+    async with s3_clients.connect(settings(cloud, "http://queue/1/q", endpoint_url=endpoint)) as clients:
+        at = {"Bucket": "harbour", "Key": "notice.txt"}
+        assert (await clients.s3.generate_presigned_url("get_object", Params=at)).startswith(expected)
 
 
 async def test_an_object_that_is_put_becomes_a_summary(cloud: Aws, tmp_path: Path) -> None:
