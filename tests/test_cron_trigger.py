@@ -209,7 +209,7 @@ async def test_processes_that_run_one_schedule_make_one_thread_a_time_at_one_mom
 
 
 async def test_what_was_missed_while_nothing_ran_is_skipped_or_run_once(
-    document: Path, tmp_path: Path, clock: ManualClock
+    document: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for missed, expected in (("skip", []), ("once", ["2026-06-05T06:00:00Z"])):
         mine = ManualClock(now=moment("2026-06-01T05:59:00Z"))
@@ -223,6 +223,7 @@ async def test_what_was_missed_while_nothing_ran_is_skipped_or_run_once(
                 async with running(trigger_on(document, **settings), at.door):
                     await go(mine, 120)
             assert ids(at)[1:] == expected
+    assert len([record for record in caplog.records if "were missed" in record.getMessage()]) == 1
 
 
 async def test_a_new_trigger_has_missed_nothing(document: Path, at: Doorstep, clock: ManualClock) -> None:
