@@ -23,9 +23,11 @@ PATIENCE = 20.0
 Act = Callable[[], Awaitable[None]]
 
 
-async def until(condition: Callable[[], object] | Callable[[], Awaitable[object]]) -> None:
+async def until(
+    condition: Callable[[], object] | Callable[[], Awaitable[object]], *, patience: float = PATIENCE
+) -> None:
     """Return once it holds."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience):
         while True:
             found = condition()
             if isinstance(found, Awaitable):

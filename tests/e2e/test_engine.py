@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -10,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines import Step, until
+from tests.servers.postgres import serving
 from tidegate import Pipeline, Settings
+from tidegate.engine.in_process import InProcessEngine
+from tidegate.settings import EnrichmentSettings
+from tidegate.settings.service import ServeSettings
 from tidegate.store.inbox import Envelope
 from tidegate.store.registry import ThreadRecord
 
@@ -73,3 +79,37 @@ async def test_engines_in_several_processes_run_each_thread_once(
     found = await threads(url)
     assert {each.status for each in found.values()} == {"complete"}
     assert {each.revision for each in found.values()} == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+async def test_threads_go_on_after_their_server_went_away_in_the_middle(how: signal.Signals) -> None:
+    with serving() as server:
+        if server is None:
+            pytest.skip("needs PostgreSQL's programs, to stop a server of its own")
+        settings = Settings(
+            checkpoints=server.url,
+            recogniser="rules",
+            enrichment=EnrichmentSettings(adapter="none"),
+            serve=ServeSettings(concurrency=2, retry_initial=0.2, max_attempts=2),
+        )
+        step = Step()
+        step.acts = dict.fromkeys((f"Number{n}" for n in range(8)), lambda: asyncio.sleep(0.2))
+        async with Pipeline.open(settings, recogniser=step) as pipeline:
+            for word in step.acts:
+                event = Envelope(source="test", id=word, data=f"{word} in Cairo.".encode(), name=word)
+                await pipeline.inbox.accept(event)
+            engine = InProcessEngine(pipeline)
+            worker = asyncio.create_task(engine.run_worker())
+            for begun in (1, 4):
+                await until(lambda: len(step.begun) >= begun)  # noqa: B023 - awaited here
+                await asyncio.to_thread(server.stop, how)
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(server.start)
+
+            async def complete() -> bool:
+                return (await pipeline.registry.count()) == {"complete": 8}
+
+            await until(complete, patience=120.0)
+            engine.stop()
+            await worker
