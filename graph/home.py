@@ -24,12 +24,25 @@ class Home:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Cancel what is still being worked on, such as for a stream that was left early, and wait until it has ended.
+
+        Python closes an asynchronous generator that a `break` left some time after the block that it stood in, so its
+        work outlived the store: it ended with an error that nobody could be told.
+        """
+        here = asyncio.current_task()
+        while tasks := [task for task in self._tasks if task is not here]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Do the work on this loop, from whichever loop this is awaited on; cancelling the caller cancels the work."""
         context = _outside_of_runs()
         if asyncio.get_running_loop() is self._loop:
-            return await self._loop.create_task(work, context=context)
+            return await self._begin(work, context)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._task(work, context), self._loop))
 
     async def stream(
@@ -45,7 +58,7 @@ class Home:
                 "a stream is iterated on the event loop that the pipeline was opened on; use `run` elsewhere"
             )
         items: asyncio.Queue[_Item | None] = asyncio.Queue()
-        work = asyncio.ensure_future(self.run(begin(items.put_nowait)))
+        work = self._begin(begin(items.put_nowait), _outside_of_runs())
         work.add_done_callback(lambda _: items.put_nowait(None))
         try:
             while (item := await items.get()) is not None:
@@ -55,6 +68,8 @@ class Home:
             if not work.done():
                 work.cancel()
                 await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()  # taken note of: who left early does not want it, any other was told above
 
     def run_sync(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Do the work on this loop and block this thread until it is done.
@@ -77,7 +92,13 @@ class Home:
             raise
 
     async def _task(self, work: Coroutine[Any, Any, _Result], context: contextvars.Context) -> _Result:
-        return await self._loop.create_task(work, context=context)
+        return await self._begin(work, context)
+
+    def _begin(self, work: Coroutine[Any, Any, _Result], context: contextvars.Context) -> asyncio.Task[_Result]:
+        task = self._loop.create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _outside_of_runs() -> contextvars.Context:

@@ -85,6 +85,7 @@ class Pipeline:
     ) -> AsyncIterator[Pipeline]:
         """Open everything that the settings name; by default they are read from `TIDEGATE_*` and `tidegate.toml`.
 
+        What is still run at the end of the block, as for a stream that was left early, is cancelled and can be resumed.
         `model`, `recogniser` and `enricher` take the place of those that the settings name, and stay the caller's to
         close. Of several models, each is asked where the ones before it cannot be. An enricher brings its own guard.
 
@@ -97,7 +98,11 @@ class Pipeline:
         key = settings.key if locate(url).kind != "sqlite" else None  # which the store was opened with
         async with services as wired, open_checkpointer(url, store=wired.store, key=key) as saver:
             await wired.store.open()  # after the saver, which makes the folder that both are in
-            yield cls(wired, saver, settings)
+            pipeline = cls(wired, saver, settings)
+            try:
+                yield pipeline
+            finally:
+                await pipeline._home.close()
 
     @classmethod
     @contextmanager

@@ -107,6 +107,7 @@ class Wired:
         """Close what was opened here; services that the caller handed in stay open."""
         if self.owned_enricher is not None:
             await self.owned_enricher.aclose()
+        await self.leases.settle()
         await self.store.close()
         await self.live.close()
 

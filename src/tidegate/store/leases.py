@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -116,6 +116,7 @@ class Leases:
         self._ttl = ttl
         self._owner = owner
         self._clock = clock or SystemClock()
+        self._unwanted: set[Future[Lease | ThreadBusy]] = set()
 
     async def acquire(self, thread_id: str) -> Lease:
         """Take a thread's lease.
@@ -144,6 +145,7 @@ class Leases:
         try:
             found = await asyncio.shield(asyncio.wrap_future(taking))
         except asyncio.CancelledError:
+            self._unwanted.add(taking)
             taking.add_done_callback(self._give_back)  # nobody else would
             raise
         if isinstance(found, ThreadBusy):
@@ -151,10 +153,19 @@ class Leases:
         return found
 
     def _give_back(self, taking: Future[Lease | ThreadBusy]) -> None:
-        if taking.cancelled() or taking.exception() is not None or not isinstance(lease := taking.result(), Lease):
-            return
-        _held_here.discard((self, lease.thread_id, lease.epoch))
-        self._database.submit(lambda connection: connection.execute(_RELEASE, (lease.thread_id, lease.epoch)))
+        try:
+            if taking.cancelled() or taking.exception() is not None or not isinstance(lease := taking.result(), Lease):
+                return
+            _held_here.discard((self, lease.thread_id, lease.epoch))
+            with suppress(RuntimeError):  # closed without `settle`: the lease ends with its process, or its TTL
+                self._database.submit(lambda connection: connection.execute(_RELEASE, (lease.thread_id, lease.epoch)))
+        finally:
+            self._unwanted.discard(taking)
+
+    async def settle(self) -> None:
+        """Wait, before the database is closed, until leases whose takers were cancelled are on their way back."""
+        while unwanted := list(self._unwanted):
+            await asyncio.gather(*(asyncio.wrap_future(each) for each in unwanted), return_exceptions=True)
 
     def _was_not_given_back(self, thread_id: str, row: tuple[Any, ...], owner: Owner) -> bool:
         """Whether it is this process's own, and could not be released: the server was away.
