@@ -838,7 +838,7 @@ async def test_a_watcher_that_breaks_at_a_name_is_begun_again(
     real = SystemClock()
     trigger = trigger_on(inbox, settle=0.05, scan_every=3600.0)
     async with opened_door(tmp_path / "real.db", real) as at, running(trigger, at.door):
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
         for number in range(2):
             (inbox / os.fsdecode(b"\xff%d.txt" % number)).write_bytes(b"%d" % number)
             await until(lambda: len(at.documents) == number + 1)  # noqa: B023 - awaited at once
