@@ -117,7 +117,7 @@ def test_a_thread_is_cancelled_once(tidegate: Command) -> None:
 @pytest.mark.parametrize("status", ["queued", "dead", "cancelled"])
 def test_threads_are_listed_by_what_a_service_made_of_them(tidegate: Command, status: ThreadStatus) -> None:
     ids = kept(one="queued", two="dead", three="cancelled")
-    by_status = dict(zip(("queued", "dead", "cancelled"), ids.values(), strict=True))
+    by_status: dict[str, str] = dict(zip(("queued", "dead", "cancelled"), ids.values(), strict=True))
     found = json.loads(tidegate("threads", "--status", status, "--json").stdout)
     assert [each["thread_id"] for each in found] == [by_status[status]]
 

@@ -368,11 +368,20 @@ async def test_a_thread_that_was_interrupted_is_retried_and_a_finished_one_is_no
 
 
 async def test_a_verdict_on_a_thread_that_got_further_meanwhile_is_not_carried_out(here: Bench) -> None:
-    await here.submit("One")
+    here.step.acts = {"One": raising(RuntimeError())}
+    [receipt] = await here.submit("One in Cairo.")
+    with pytest.raises(RuntimeError):
+        await here.pipeline.resume(receipt.thread_id)
     [seen] = await here.pipeline.registry.due(limit=1)
-    assert (await here.pipeline.resume(seen.thread_id)).status == "complete"
-    assert not await here.pipeline.give_up(seen, "too late")
-    assert (await here.record(seen.thread_id)).status == "complete"
+    here.step.acts.clear()
+    here.places.fails["Cairo"] = lambda *_: None  # type: ignore[assignment]  # raising None is a bug
+    with pytest.raises(TypeError):
+        await here.pipeline.resume(receipt.thread_id)
+    assert (await here.record(seen.thread_id)).status == seen.status == "failed"
+    assert not await here.pipeline.give_up(seen, "too late"), "it failed further on"
+    assert (await here.record(seen.thread_id)).status == "failed"
+    assert await here.pipeline.give_up(await here.record(seen.thread_id), "in time")
+    assert (await here.record(seen.thread_id)).error == "in time"
 
 
 # stopping
@@ -430,6 +439,32 @@ async def test_threads_that_wait_for_a_circuit_go_on_when_it_closes(policy: str)
             return all([(await here.record(each.thread_id)).status == "complete" for each in receipts])
 
         await until(healed)
+
+
+async def test_a_thread_whose_healing_failed_is_healed_when_it_can_be_not_an_hour_later(here: Bench) -> None:
+    here.places.down = True
+    here.work()
+    [receipt] = await here.submit("One in Cairo.")
+    await here.until_status("degraded", receipt.thread_id)
+    here.places.down = False
+    here.places.fails["Cairo"] = lambda *_: None  # type: ignore[assignment]  # raising None is a bug
+
+    async def passing(status: str) -> float:
+        began = here.clock.monotonic()
+
+        async def reached() -> bool:
+            here.clock.advance(2.0)
+            return (await here.record(receipt.thread_id)).status == status
+
+        await until(reached)
+        return here.clock.monotonic() - began
+
+    await passing("failed")
+    here.places.fails.clear()
+    here.places.down = True
+    await passing("degraded")
+    here.places.down = False
+    assert await passing("complete") < 600.0
 
 
 async def test_a_store_that_is_away_is_asked_less_and_less_and_then_work_goes_on(

@@ -170,8 +170,8 @@ def record(thread_id: str, status: ThreadStatus, **changes: Any) -> ThreadRecord
     return ThreadRecord(thread_id=thread_id, document_id="d", source="s", status=status, **changes)
 
 
-async def due(store: Store, **options: Any) -> list[str]:
-    return [each.thread_id for each in await Registry(store).due(**{"limit": 10} | options)]
+async def due(store: Store, limit: int = 10, **options: Any) -> list[str]:
+    return [each.thread_id for each in await Registry(store).due(limit=limit, **options)]
 
 
 async def test_what_was_interrupted_comes_first_then_the_longest_due(store: Store, clock: ManualClock) -> None:
