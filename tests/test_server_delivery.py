@@ -65,19 +65,3 @@ def test_a_degraded_thread_that_is_asked_to_go_on_waits_for_its_circuit() -> Non
             assert served.client.post(f"/v1/threads/{thread_id}/resume").status_code == 202
             assert served.until(thread_id, "degraded")["revision"] == 1
             assert len(away.requests) == requests
-
-
-def test_a_degraded_thread_is_completed_once_its_service_is_back() -> None:
-    with FaultyServer([503], answer=lambda _: {"text": "known"}) as api:
-        enrichment = {
-            "adapter": "http",
-            "url": f"{api.url}/{{text}}",
-            "method": "GET",
-            "attempts": 1,
-            "concurrency": 1,
-            "failure_threshold": 1,
-            "reset_timeout": 0.5,
-        }
-        with serving(enrichment=enrichment) as served:
-            thread_id = served.start("Ada Lovelace lived in London.")
-            assert served.until(thread_id, "complete")["revision"] == 2

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.internal.conjecture.utils import many
 from schemathesis import APIOperation, Case, GenerationMode
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from tests.servers.service import Served, serving
 
@@ -20,6 +21,7 @@ pytestmark = [
 ]
 TOKEN = "token-of-the-test"
 END = object()
+Operation: TypeAlias = APIOperation[Any, Any, Any]
 AUTHORIZATION = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -69,13 +71,13 @@ OPERATIONS = [
 
 
 @pytest.fixture(scope="module")
-def described(served: Served) -> dict[str, APIOperation]:
+def described(served: Served) -> dict[str, Operation]:
     schema = schemathesis.openapi.from_url(f"{served.service.url}/v1/openapi.json", headers=AUTHORIZATION)
-    found = [each.ok() for each in schema.get_all_operations()]
+    found = [each.ok() for each in schema.get_all_operations() if isinstance(each, Ok)]
     return {f"{each.method.upper()} {each.path}": each for each in found}
 
 
-def test_every_operation_is_described(described: dict[str, APIOperation]) -> None:
+def test_every_operation_is_described(described: dict[str, Operation]) -> None:
     assert sorted(described) == OPERATIONS
 
 
@@ -87,11 +89,14 @@ def test_every_operation_is_described(described: dict[str, APIOperation]) -> Non
         ("POST /v1/threads", GenerationMode.NEGATIVE),
     ],
 )
-def test_what_is_described_is_what_is_done(described: dict[str, APIOperation], name: str, mode: GenerationMode) -> None:
+def test_what_is_described_is_what_is_done(described: dict[str, Operation], name: str, mode: GenerationMode) -> None:
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(described[name].as_strategy(generation_mode=mode))
     def ask(case: Case) -> None:
-        # No description says which texts are cursors, and which documents can be read: those may be refused.
-        case.call_and_validate(headers=AUTHORIZATION, timeout=20, excluded_checks=[positive_data_acceptance])
+        # No description says which texts are cursors, and which documents can be read: those may be refused. And what
+        # schemathesis takes for a violation may be none: any bytes are a document, and of a parameter that is there
+        # several times the last counts.
+        excluded = [positive_data_acceptance, negative_data_rejection]
+        case.call_and_validate(headers=AUTHORIZATION, timeout=20, excluded_checks=excluded)
 
     ask()
