@@ -232,3 +232,16 @@ def test_addresses_that_a_model_s_client_asks_are_not_logged() -> None:
     stream = written("text")
     logging.getLogger("httpx").info('HTTP Request: POST %s "HTTP/1.1 200 OK"', "http://user:key@host/v1?api_key=key")
     assert stream.getvalue() == ""
+
+
+def test_a_service_tells_of_threads_but_not_of_each_step() -> None:
+    stream = io.StringIO()
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        logs.set_up("text", verbose=False, told=["tidegate.engine"], stream=stream)
+        logging.getLogger("tidegate.engine.in_process").info("thread t is complete")
+        logging.getLogger("tidegate").info("goes to enrich")
+        logging.getLogger("tidegate").warning("it rains")
+    finally:
+        logging.basicConfig(level=before[1], handlers=before[0], force=True)
+    assert [line.partition(": ")[2] for line in stream.getvalue().splitlines()] == ["thread t is complete", "it rains"]

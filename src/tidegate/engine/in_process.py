@@ -232,12 +232,13 @@ class InProcessEngine:
 
         token = context.attach(await self._context(record))
         try:
-            await self._pipeline.resume(
+            result = await self._pipeline.resume(
                 thread_id,
                 when_open=record.when_open,
                 control=self._drain,
                 unattended=Unattended(seen=record, judge=judge),
             )
+            _log.info("thread %s is %s, revision %d", thread_id, result.status, result.revision)
         except ThreadNotFound:
             return  # it was deleted
         except Exception as error:
