@@ -117,7 +117,10 @@ class Redis(Server):
 
 class Nats(Server):
     program = "nats-server"
-    jetstream = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.more = ["-js", "-sd", str(folder)]
 
     @classmethod
     def found(cls) -> str | None:
@@ -129,8 +132,7 @@ class Nats(Server):
 
     @property
     def command(self) -> list[str]:
-        more = ["-js", "-sd", str(self.folder)] if self.jetstream else []
-        return [self.found() or self.program, "-a", "127.0.0.1", "-p", str(self.port), *more]
+        return [self.found() or self.program, "-a", "127.0.0.1", "-p", str(self.port), *self.more]
 
 
 class RabbitMQ(Server):
