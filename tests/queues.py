@@ -145,7 +145,7 @@ class NatsBroker(Broker):
         found = []
         stream = queue.replace(".", "_")  # read by number: a stream made as a queue takes no second reader
         state = (await self.jetstream.stream_info(stream)).state
-        for number in range(state.first_seq, state.last_seq + 1):
+        for number in range(max(state.first_seq, 1), state.last_seq + 1):
             message = await self.jetstream.get_msg(stream, number)
             found.append((message.data or b"", dict(message.headers or {})))
             await self.jetstream.delete_msg(stream, number)
