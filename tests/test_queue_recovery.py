@@ -107,7 +107,7 @@ async def _nothing_left(broker: Broker) -> bool:
 async def test_500_messages_of_which_many_come_again_are_500_threads(heavy_broker: Broker, tmp_path: Path) -> None:
     entrance = Entrance(tmp_path / "tidegate.db")
     order = [number for number in range(500) for _ in range(1 + number % 3)]
-    random.Random(7).shuffle(order)
+    random.Random(7).shuffle(order)  # noqa: S311 - an order
     for number in order:  # by JSON, for JetStream itself drops what has an ID twice
         await heavy_broker.send(b'{"text": "document %d", "id": "%d"}' % (number, number))
     async with reading(heavy_broker, entrance), reading(heavy_broker, entrance):
