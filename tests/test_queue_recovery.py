@@ -261,7 +261,7 @@ async def _replace(rabbit: RabbitBroker, arguments: dict[str, Any], *, durable: 
 @pytest.mark.parametrize("kind", list(KINDS))
 async def test_what_apps_with_faststream_send_is_understood(kind: str, entrance: Entrance) -> None:
     async with a_queue(kind) as broker:
-        message = {"text": "words", "id": "fast"}
+        message: Any = {"text": "words", "id": "fast"}
         if kind == "rabbitmq":
             async with FastRabbit(broker.url) as sender:
                 await sender.publish(message, broker.queue)
