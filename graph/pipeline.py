@@ -66,6 +66,7 @@ def build_graph(services: Services, settings: Settings) -> StateGraph[State, Non
             enrichment,
             clock,
             max_failed_share=settings.enrichment.max_failed_share,
+            doubt_not_found=settings.enrichment.adapter == "http",
         ),
         "await_enrichment": await_circuit("enrichment", [services.enrichment_circuit], settings.enrichment.when_open),
         "gate_summary": summary_gate(services.writers, services.extractive, summary, clock),

@@ -348,6 +348,13 @@ class Pipeline:
         """
         return await self._home.run(self._upkeep.forget(document))
 
+    async def forget_not_found(self) -> int:
+        """Drop the recorded answers that there is no such thing, as after a wrong URL was mended; return how many.
+
+        Results that rest on them stay: `run` with `fresh` asks again.
+        """
+        return await self._home.run(self._upkeep.forget_not_found())
+
     async def check_threads(self) -> list[Checked]:
         """Say of every thread whether this code can resume it: for use before a deploy."""
         return await self._home.run(self._upkeep.check_threads())

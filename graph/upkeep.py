@@ -173,6 +173,10 @@ class Upkeep:
                 await self._registry.delete(lease.thread_id, lease, also=_forget)
         return Forgotten(document_id=found[0], threads=tuple(lease.thread_id for lease in leases), calls=calls)
 
+    async def forget_not_found(self) -> int:
+        """Drop what services answered by "not found", and return how many answers that were."""
+        return await self._journal.forget_not_found()
+
     async def _threads_of(self, document_id: str) -> set[str]:
         records = await self._registry.of_document(document_id)
         return {record.thread_id for record in records if record.document_id == document_id}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -11,8 +12,10 @@ from langchain_core.runnables import RunnableConfig
 from tidegate.errors import CircuitOpen, Permanent, RateLimited, Transient
 from tidegate.nodes.gate import Circuit, Execution, Gate, Limits
 from tidegate.resilience.breaker import CircuitReport
-from tidegate.state import Enrichment, State, enrichments_of, entities_of
+from tidegate.state import Enrichment, State, enrichments_of, entities_of, none_found
 from tidegate.store.clock import Clock, time_left, timestamp
+
+_log = logging.getLogger(__name__)
 
 
 class Coverage(Protocol):
@@ -29,7 +32,13 @@ class Coverage(Protocol):
 
 
 def enrichment_gate(
-    enricher: Coverage | None, circuit: Circuit, limits: Limits, clock: Clock, *, max_failed_share: float | None = None
+    enricher: Coverage | None,
+    circuit: Circuit,
+    limits: Limits,
+    clock: Clock,
+    *,
+    max_failed_share: float | None = None,
+    doubt_not_found: bool = False,
 ) -> Gate:
     """Return the gate before, and after, the fan-out to the enrichment API.
 
@@ -42,6 +51,8 @@ def enrichment_gate(
     rounds are used up; the thread stays at this gate, and resuming it decides again. `wait` is for circuits alone.
     Fails with Permanent once more than `max_failed_share` of the entities asked about failed for good, unless a
     revision was published before; what the others brought is kept.
+
+    `doubt_not_found` warns where the API knows nothing of a document: so answers a server under a wrong path, too.
     """
 
     async def gate_enrichment(state: State, config: RunnableConfig) -> dict[str, Any]:
@@ -74,6 +85,10 @@ def enrichment_gate(
         again = {entity.id for entity in asked if execution.first and _failed_for_now(records.get(entity.id), limits)}
         waiting = [entity.id for entity in asked if entity.id in again or _unasked(records.get(entity.id))]
         if not waiting:
+            if doubt_not_found and not execution.first and (unknown := none_found(records)):
+                _log.warning(
+                    "%s answered 'not found' for all %d names; is enrichment.url right?", circuit.name, unknown
+                )
             return decide("gate_summary", "nothing left to ask")
         report = await circuit.report()
         now = clock.now()

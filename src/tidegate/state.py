@@ -303,6 +303,16 @@ def enrichments_of(state: State) -> dict[str, Enrichment]:
     return {key: Enrichment.load(value) for key, value in (state.get("enrichments") or {}).items() if key in entities}
 
 
+_DOUBTFUL = 3
+"""Names all of which are unknown to an API: fewer may well be."""
+
+
+def none_found(enrichments: Mapping[str, Enrichment]) -> int:
+    """Return how many names an API was asked about, three or more, if it knew none of them; else 0."""
+    asked = [record for record in enrichments.values() if record.visits]  # types that it does not cover have none
+    return len(asked) if len(asked) >= _DOUBTFUL and all(record.status == "not_found" for record in asked) else 0
+
+
 def summary_failures_of(state: State) -> dict[str, ModelFailure]:
     """Return why models did not summarize, by circuit."""
     return {name: ModelFailure.load(value) for name, value in (state.get("summary_failures") or {}).items()}

@@ -301,14 +301,17 @@ def prune(
 @app.command()
 def forget(
     document: Annotated[
-        str, typer.Argument(help="Its SHA-256, the first 8 digits or more, or its source.", metavar="DOCUMENT")
-    ],
+        str | None, typer.Argument(help="Its SHA-256, the first 8 digits or more, or its source.", metavar="[DOCUMENT]")
+    ] = None,
+    not_found: Annotated[
+        bool, typer.Option("--not-found", help="Drop what services answered by 'not found', as under a wrong URL.")
+    ] = False,
     checkpoints: Checkpoints = None,
 ) -> None:
-    """Remove a document and all that was made of it."""
+    """Remove a document and all that was made of it; or all answers 'not found', so that they are asked for again."""
     from tidegate.cli import upkeep
 
-    upkeep.forget(_options_given(checkpoints=checkpoints), document)
+    upkeep.forget(_options_given(checkpoints=checkpoints), document, not_found=not_found)
 
 
 @app.command("import")

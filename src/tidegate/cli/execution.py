@@ -62,8 +62,11 @@ def execute(
         shown = {**options, **({"when_open": when_open} if when_open else {})}
         if not progress.steps:
             typer.echo(_why_nothing_ran(result, resumed=document is None), err=True)
-        told = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if as_json else result_text(result, shown)
-        typer.echo(told)
+        doubtful = settings.enrichment.adapter == "http"
+        if as_json:
+            typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, indent=2))
+        else:
+            typer.echo(result_text(result, shown, doubt_not_found=doubtful))
     finally:
         shutdown()  # last: a collector that does not answer keeps nobody from the result
     if result.status == "waiting":

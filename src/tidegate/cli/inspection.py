@@ -57,7 +57,8 @@ def show(options: Mapping[str, str], thread_id: str, *, history: bool, text: boo
     """Print one thread."""
 
     async def work() -> None:
-        async with Pipeline.open(existing(options)) as pipeline:
+        settings = existing(options)
+        async with Pipeline.open(settings) as pipeline:
             result = await pipeline.inspect(thread_id)
             entries = await pipeline.history(thread_id) if history else []
         if text:
@@ -66,7 +67,7 @@ def show(options: Mapping[str, str], thread_id: str, *, history: bool, text: boo
         if as_json:
             print_json(result.to_dict() | ({"history": [asdict(entry) for entry in entries]} if history else {}))
             return
-        typer.echo(result_text(result, options))
+        typer.echo(result_text(result, options, doubt_not_found=settings.enrichment.adapter == "http"))
         if history:
             typer.echo(f"\n{_history(entries)}")
 

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from tidegate.graph.result import Result
-from tidegate.state import Enrichment, Entity, Sentence
+from tidegate.state import Enrichment, Entity, Sentence, none_found
 
 _WIDTH = 100
 _SHOWN = 8  # entities of one type
@@ -31,9 +31,13 @@ _TYPES = {
 }
 
 
-def result_text(result: Result, options: Mapping[str, str]) -> str:
-    """Lay out a result: outcome, summary with its sources, entities with what enrichment found, what is missing."""
-    parts = [_head(result), _summary(result), _entities(result), _missing(result), _commands(result, options)]
+def result_text(result: Result, options: Mapping[str, str], *, doubt_not_found: bool = False) -> str:
+    """Lay out a result: outcome, summary with its sources, entities with what enrichment found, what is missing.
+
+    `doubt_not_found` says what may be wrong, and helps, where an API knows nothing of a document.
+    """
+    doubt = _doubt(result, options) if doubt_not_found else ""
+    parts = [_head(result), _summary(result), _entities(result), _missing(result), doubt, _commands(result, options)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -124,8 +128,8 @@ def _entity(entity: Entity, enrichments: Mapping[str, Enrichment]) -> str:
     record = enrichments.get(entity.id)
     if record is not None and record.data is not None:
         notes.append(printable(_facts(record.data)))
-    elif record is not None and record.status in ("failed", "deferred"):
-        notes.append(f"({record.status})")
+    elif record is not None and (record.visits or record.status in ("failed", "deferred")):
+        notes.append(f"({record.status.replace('_', ' ')})")
     return _cut(f"  {name:<32}  {'  '.join(notes)}".rstrip())
 
 
@@ -164,6 +168,17 @@ def _missing(result: Result) -> str:
     return "\n".join(lines)
 
 
+def _doubt(result: Result, options: Mapping[str, str]) -> str:
+    if not (unknown := none_found(result.enrichments)):
+        return ""
+    text = (
+        f"Enrichment answered 'not found' for all {unknown} names. A server does so, too, under a path that it does not "
+        f"have: is enrichment.url right? Once it is, `{command('forget', '--not-found', options=_where(options))}` "
+        "drops these answers, and `tidegate run DOCUMENT --fresh` asks again."
+    )
+    return textwrap.fill(text, _WIDTH)
+
+
 def resume_command(thread_id: str, options: Mapping[str, str]) -> str:
     """Return what to type to go on with a thread under the same options."""
     return command("resume", thread_id, options=options)
@@ -178,6 +193,10 @@ def command(*words: str, options: Mapping[str, str]) -> str:
 def _without_passwords(options: Mapping[str, str]) -> dict[str, str]:
     """Return the options as they may be shown."""
     return {name: _PASSWORD.sub(r"\1PASSWORD", value) for name, value in options.items()}
+
+
+def _where(options: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in options.items() if name == "checkpoints"}
 
 
 def _commands(result: Result, options: Mapping[str, str]) -> str:

@@ -138,8 +138,16 @@ def prune(options: Mapping[str, str], keep_last: int | None, older_than: float |
     typer.echo(f"removed {pruned.checkpoints} checkpoints of {pruned.threads} threads")
 
 
-def forget(options: Mapping[str, str], document: str) -> None:
-    """Remove a document with its threads and answers."""
+def forget(options: Mapping[str, str], document: str | None, *, not_found: bool) -> None:
+    """Remove a document with its threads and answers, or the answers "not found" of all documents."""
+    if not_found == (document is not None):
+        raise SettingsError(
+            "say what to forget: a DOCUMENT, or --not-found for all answers that there is no such thing"
+        )
+    if document is None:
+        dropped = _with_pipeline(options, Pipeline.forget_not_found)
+        typer.echo(f"forgot {dropped} answers 'not found'; `tidegate run DOCUMENT --fresh` asks again")
+        return
     forgotten = _with_pipeline(options, lambda pipeline: pipeline.forget(document))
     threads = ", ".join(forgotten.threads)
     typer.echo(f"forgot document {forgotten.document_id[:12]}, {forgotten.calls} calls, and threads {threads}")

@@ -50,6 +50,7 @@ _ANSWER: Final = """
 """
 _WITHDRAW: Final = "DELETE FROM calls WHERE cache_key = ? AND idempotency_key = ? AND answered_at IS NULL"
 _FORGET: Final = "DELETE FROM calls WHERE cache_key = ? AND answered_at IS NOT NULL"
+_FORGET_NOT_FOUND: Final = "DELETE FROM calls WHERE answered_at IS NOT NULL AND found = 0"
 _FORGET_DOCUMENT: Final = "DELETE FROM calls WHERE document_id = ?"
 _PRUNE: Final = "DELETE FROM calls WHERE found = ? AND answered_at < tidegate_now() - ?"
 _PRUNE_INTENTS: Final = "DELETE FROM calls WHERE answered_at IS NULL AND intended_at < tidegate_now() - ?"
@@ -227,6 +228,10 @@ class Journal:
             return count
 
         return await self._database.write(delete)
+
+    async def forget_not_found(self) -> int:
+        """Delete the answers that there is no such thing, as after a wrong address, and return how many there were."""
+        return await self._database.write(lambda connection: connection.execute(_FORGET_NOT_FOUND).rowcount)
 
     async def confirm(self) -> None:
         """Make sure, before each request, that the execution around the caller still holds its lease.
