@@ -29,6 +29,8 @@ from tidegate import Pipeline, Settings
 from tidegate.telemetry import content, spans
 from tidegate.testing import ManualClock
 
+pytestmark = pytest.mark.slow
+
 SECRET = "Iwan Roberts owes 3,000"
 
 

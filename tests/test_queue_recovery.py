@@ -38,6 +38,8 @@ from tidegate.triggers import queue
 from tidegate.triggers.opening import open_trigger
 from tidegate.triggers.queue import HOPELESS, QueueTrigger
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def little_grace(monkeypatch: pytest.MonkeyPatch) -> None:

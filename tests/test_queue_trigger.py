@@ -17,6 +17,8 @@ from tidegate.store.inbox import Envelope
 from tidegate.triggers import queue
 from tidegate.triggers.queue_port import PREFETCH, REASON
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=list(KINDS))
 async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:

@@ -36,6 +36,8 @@ from tidegate.triggers.door import Door
 from tidegate.triggers.opening import open_trigger
 from tidegate.triggers.s3 import S3Trigger
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 20.0
 """Real seconds after which a condition that did not come true fails its test."""
 
