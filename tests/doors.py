@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tidegate.engine.port import Stats, Unreadable
+from tidegate.services.intake import Loaded, load
 from tidegate.store.clock import Clock
 from tidegate.store.database import Database
 from tidegate.store.inbox import Envelope, Inbox, Receipt
@@ -107,6 +108,11 @@ async def running(trigger: Trigger, door: Door) -> AsyncIterator[None]:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def fetching(url: str) -> Loaded:
+    """Download what a message names, with no more care than for a user's own."""
+    return await load(url, max_bytes=1_000_000)
 
 
 async def until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:

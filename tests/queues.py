@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.js import errors as js_errors
 from redis.asyncio import Redis
 
+from tests.doors import fetching
 from tests.servers.brokers import NATS, RABBITMQ, REDIS, SERVERS, serving
 from tidegate.engine.port import Stats, Unreadable
 from tidegate.services.brokers import address
@@ -30,7 +31,7 @@ from tidegate.store.inbox import Envelope, Inbox, Receipt
 from tidegate.store.opening import store_at
 from tidegate.store.registry import Registry
 from tidegate.triggers.door import Door
-from tidegate.triggers.queue import QueueTrigger
+from tidegate.triggers.queue.trigger import QueueTrigger
 
 _running = ExitStack()
 atexit.register(_running.close)
@@ -63,7 +64,7 @@ class Broker:
     async def prepare(self) -> None:
         """Have the queue made, as the trigger makes it."""
         where = address(self.url, "test")
-        module = importlib.import_module(f"tidegate.triggers.queue_{where.broker}")
+        module = importlib.import_module(f"tidegate.triggers.queue.{where.broker}")
         consumer = await module.open_consumer(where, self.settings(), SystemClock())
         await consumer.aclose()
 
@@ -260,7 +261,7 @@ async def _nothing(_: object) -> None:
 @asynccontextmanager
 async def reading(broker: Broker, entrance: Entrance, **more: Any) -> AsyncIterator[asyncio.Task[None]]:
     """Have a trigger read the queue."""
-    fetch = more.pop("fetch", None)
+    fetch = more.pop("fetch", fetching)
     trigger = QueueTrigger(broker.settings(**more), fetch=fetch)
     task = asyncio.create_task(trigger.run(entrance.door))
     try:

@@ -13,14 +13,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.doors import Doorstep, opened_door, running
+from tests.doors import Doorstep, fetching, opened_door, running
 from tests.servers.enrichment import EnrichmentServer, Reply
 from tidegate.errors import SettingsError, StoreUnavailable
 from tidegate.settings.service import CronTrigger as CronSettings
 from tidegate.testing import ManualClock
-from tidegate.triggers.cron import CronTrigger
+from tidegate.triggers.cron.schedule import Schedule
+from tidegate.triggers.cron.trigger import CronTrigger
 from tidegate.triggers.opening import open_trigger
-from tidegate.triggers.schedule import Schedule
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
@@ -118,7 +118,7 @@ def test_over_a_year_no_time_comes_twice_none_is_left_out_and_the_latest_is_alwa
 def test_a_wrong_setting_is_told_with_the_way_out(setting: str, value: str, way_out: str) -> None:
     settings: dict[str, Any] = {"schedule": "0 6 * * *", "document": "x.txt", setting: value}
     with pytest.raises(SettingsError, match=rf"trigger 'cron': .*{way_out}"):
-        open_trigger(CronSettings(kind="cron", **settings))
+        open_trigger(CronSettings(kind="cron", **settings), fetch=fetching)
 
 
 def test_lateness_is_the_same_everywhere_and_never_reaches_the_next_time() -> None:
@@ -154,7 +154,9 @@ def document(tmp_path: Path) -> Path:
 
 
 def trigger_on(document: Path | str, **settings: Any) -> CronTrigger:
-    made = open_trigger(CronSettings(kind="cron", document=str(document), **{"schedule": "0 6 * * *", **settings}))
+    made = open_trigger(
+        CronSettings(kind="cron", document=str(document), **{"schedule": "0 6 * * *", **settings}), fetch=fetching
+    )
     assert isinstance(made, CronTrigger)
     return made
 

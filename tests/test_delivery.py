@@ -176,20 +176,32 @@ async def test_a_sink_that_hangs_holds_up_no_other_and_gets_only_so_many_at_once
     here: Bench, receiver: Receiver
 ) -> None:
     receiver.held = asyncio.Event()
-    async with receiving() as well, relaying(here, Hook("hook", receiver), Hook("other", well)):
+    async with receiving() as well, relaying(here, Hook("hook", receiver), Hook("other", well)) as relay:
         ids = await publish(here, *range(12))
         await until(lambda: sorted(well.got) == sorted(ids))
         assert receiver.most == SINK.concurrency
         assert receiver.got == []
+        for _ in range(5):
+            relay.wake()
+            await asyncio.sleep(0.02)
+        assert len(relay._queues[0]._running) == SINK.concurrency, "no more is claimed than can be delivered"
         receiver.held.set()
         await until(lambda: sorted(receiver.got) == sorted(ids))
         assert receiver.most == SINK.concurrency
 
 
 async def test_while_the_circuit_is_open_nothing_is_tried_and_one_delivery_is_the_probe(
-    here: Bench, receiver: Receiver
+    here: Bench, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.status = 503
+    claim, claims = Outbox.claim, 0
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal claims
+        claims += 1
+        return await claim(*arguments, **options)
+
+    monkeypatch.setattr(Outbox, "claim", counted)
     tried: list[str] = []
     hook = Hook("hook", receiver)
 
@@ -205,12 +217,14 @@ async def test_while_the_circuit_is_open_nothing_is_tried_and_one_delivery_is_th
 
         await until(is_open)
         await until(lambda: not receiver.in_flight)
-        before = len(tried)
+        here.clock.advance(POLL)
+        await asyncio.sleep(0.05)
+        before, claimed = len(tried), claims
         assert before <= SINK.concurrency + SINK.failure_threshold
         for _ in range(5):
             here.clock.advance(POLL)
             await asyncio.sleep(0.02)
-        assert len(tried) == before
+        assert (len(tried), claims) == (before, claimed), "nothing is claimed to no end"
         await passing(here, lambda: len(tried) > before)
         await until(lambda: not receiver.in_flight)
         assert len(tried) == before + 1, "the probe"

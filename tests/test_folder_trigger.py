@@ -23,17 +23,17 @@ from typing import Any
 
 import pytest
 
-from tests.doors import Doorstep, opened_door, running, until
+from tests.doors import Doorstep, fetching, opened_door, running, until
 from tidegate.errors import SettingsError, StoreUnavailable
 from tidegate.settings.service import FolderTrigger as FolderSettings
 from tidegate.store.clock import SystemClock
 from tidegate.store.file_events import event_id, path_of
 from tidegate.testing import ManualClock
-from tidegate.triggers import folder_moves
-from tidegate.triggers.folder import FolderTrigger
-from tidegate.triggers.folder_listing import FileChangedError, FolderListing, Signature
-from tidegate.triggers.folder_moves import move
-from tidegate.triggers.folder_watch import FolderWatch
+from tidegate.triggers.folder import moves as folder_moves
+from tidegate.triggers.folder.listing import FileChangedError, FolderListing, Signature
+from tidegate.triggers.folder.moves import move
+from tidegate.triggers.folder.trigger import FolderTrigger
+from tidegate.triggers.folder.watch import FolderWatch
 from tidegate.triggers.opening import open_trigger
 
 SETTLE = 2.0
@@ -59,7 +59,9 @@ async def at(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Doorstep]:
 
 
 def trigger_on(folder: Path, **settings: Any) -> FolderTrigger:
-    made = open_trigger(FolderSettings(kind="folder", path=str(folder), **{"settle": SETTLE, **settings}))
+    made = open_trigger(
+        FolderSettings(kind="folder", path=str(folder), **{"settle": SETTLE, **settings}), fetch=fetching
+    )
     assert isinstance(made, FolderTrigger)
     return made
 
@@ -694,7 +696,7 @@ from pathlib import Path
 from tests.doors import opened_door, running, until
 from tidegate.settings.service import FolderTrigger as FolderSettings
 from tidegate.store.clock import SystemClock
-from tidegate.triggers.folder import FolderTrigger
+from tidegate.triggers.folder.trigger import FolderTrigger
 
 async def main(inbox, store):
     trigger = FolderTrigger(FolderSettings(kind="folder", path=inbox, settle=0.01))
@@ -834,7 +836,7 @@ async def test_the_watcher_wakes_it_long_before_the_next_scan(inbox: Path, tmp_p
 async def test_a_watcher_that_breaks_at_a_name_is_begun_again(
     inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tidegate.triggers.folder_watch._PAUSE", 0.05)
+    monkeypatch.setattr("tidegate.triggers.folder.watch._PAUSE", 0.05)
     real = SystemClock()
     trigger = trigger_on(inbox, settle=0.05, scan_every=3600.0)
     async with opened_door(tmp_path / "real.db", real) as at, running(trigger, at.door):

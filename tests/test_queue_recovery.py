@@ -18,6 +18,7 @@ from faststream.nats import NatsBroker as FastNats
 from faststream.rabbit import RabbitBroker as FastRabbit
 from faststream.redis import RedisBroker as FastRedis
 
+from tests.doors import fetching
 from tests.queues import (
     KINDS,
     Broker,
@@ -34,9 +35,9 @@ from tests.servers.brokers import SERVERS, serving
 from tidegate.errors import SettingsError
 from tidegate.settings.service import QueueTrigger as Settings
 from tidegate.store.inbox import Envelope
-from tidegate.triggers import queue
 from tidegate.triggers.opening import open_trigger
-from tidegate.triggers.queue import HOPELESS, QueueTrigger
+from tidegate.triggers.queue import trigger as queue
+from tidegate.triggers.queue.trigger import HOPELESS, QueueTrigger
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,7 @@ def _consume_until_killed(path: str, settings: dict[str, Any], when: str) -> Non
     async def consume() -> None:
         entrance = Entrance(path)
         setattr(entrance, when, die)
-        await QueueTrigger(Settings.model_validate(settings)).run(entrance.door)
+        await QueueTrigger(Settings.model_validate(settings), fetch=fetching).run(entrance.door)
 
     asyncio.run(consume())
 
@@ -302,4 +303,6 @@ async def test_a_queue_that_is_deleted_is_made_again(entrance: Entrance, rabbit:
 )
 def test_settings_that_no_broker_takes_are_refused_at_once(settings: dict[str, str], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        open_trigger(Settings.model_validate({"kind": "queue", "name": "mail", "queue": "q", **settings}))
+        open_trigger(
+            Settings.model_validate({"kind": "queue", "name": "mail", "queue": "q", **settings}), fetch=fetching
+        )

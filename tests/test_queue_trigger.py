@@ -14,8 +14,8 @@ from tidegate.engine.port import Unreadable
 from tidegate.errors import SourceUnavailable, StoreUnavailable, Transient
 from tidegate.services.intake import Loaded
 from tidegate.store.inbox import Envelope
-from tidegate.triggers import queue
-from tidegate.triggers.queue_port import PREFETCH, REASON
+from tidegate.triggers.queue import trigger as queue
+from tidegate.triggers.queue.port import PREFETCH, REASON
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 
 from tidegate.errors import EventInvalid
 from tidegate.store.inbox import LONGEST_ID
-from tidegate.triggers.s3_events import CreatedObject, Notification, read
+from tidegate.triggers.s3.events import CreatedObject, Notification, read
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

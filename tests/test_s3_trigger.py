@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.doors import fetching
 from tests.servers.aws import CREDENTIALS, REGION, Aws, Mailbox, aws
 from tests.test_s3_events import TRACE, record
 from tidegate import Pipeline, Settings
@@ -31,10 +32,11 @@ from tidegate.store.inbox import Envelope, Inbox, Receipt
 from tidegate.store.registry import Registry, ThreadRecord
 from tidegate.store.schema import STORE
 from tidegate.testing import ManualClock
-from tidegate.triggers import s3, s3_clients
 from tidegate.triggers.door import Door
 from tidegate.triggers.opening import open_trigger
-from tidegate.triggers.s3 import S3Trigger
+from tidegate.triggers.s3 import clients as s3_clients
+from tidegate.triggers.s3 import trigger as s3
+from tidegate.triggers.s3.trigger import S3Trigger
 
 pytestmark = pytest.mark.slow
 
@@ -512,7 +514,7 @@ async def test_the_span_of_a_message_is_that_of_its_thread(cloud: Aws, taking: T
 )
 def test_a_url_that_is_none_is_a_wrong_setting(wrong: dict[str, Any], message: str, cloud: Aws) -> None:
     with pytest.raises(SettingsError, match=message) as raised:
-        open_trigger(settings(cloud, "http://queue", **wrong))
+        open_trigger(settings(cloud, "http://queue", **wrong), fetch=fetching)
     assert "secret" not in str(raised.value)
 
 

@@ -82,7 +82,7 @@ def test_a_large_item_is_found_among_small_ones_wherever_it_stands(saver: Sqlite
 
 
 def test_what_is_deleted_gives_its_space_back(saver: SqliteSaver, file: Path) -> None:
-    for number in range(20):
+    for number in range(30):  # which outweigh the empty tables
         put(saver, "a", document=f"{number} {TEXT}")
     with closing(sqlite3.connect(file)) as connection:
         before = connection.execute("PRAGMA page_count").fetchone()[0]

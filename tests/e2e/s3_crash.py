@@ -14,7 +14,7 @@ from tidegate.store.database import Database
 from tidegate.store.inbox import Envelope, Inbox, Receipt
 from tidegate.store.schema import STORE
 from tidegate.triggers.door import Door
-from tidegate.triggers.s3 import S3Trigger
+from tidegate.triggers.s3.trigger import S3Trigger
 
 
 class Dying:

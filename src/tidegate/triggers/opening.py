@@ -11,15 +11,15 @@ from tidegate.triggers.door import Trigger
 from tidegate.triggers.messages import Fetch
 
 _MAKERS = {
-    "folder": ("tidegate.triggers.folder", "FolderTrigger", "serve"),
-    "cron": ("tidegate.triggers.cron", "CronTrigger", "serve"),
-    "s3": ("tidegate.triggers.s3", "S3Trigger", "s3"),
-    "queue": ("tidegate.triggers.queue", "QueueTrigger", "queue"),
+    "folder": ("tidegate.triggers.folder.trigger", "FolderTrigger", "serve"),
+    "cron": ("tidegate.triggers.cron.trigger", "CronTrigger", "serve"),
+    "s3": ("tidegate.triggers.s3.trigger", "S3Trigger", "s3"),
+    "queue": ("tidegate.triggers.queue.trigger", "QueueTrigger", "queue"),
 }
 """By kind: module, class, and the extra that brings what the module imports. Webhooks are paths of the server."""
 
 
-def open_trigger(settings: TriggerSettings, *, fetch: Fetch | None = None) -> Trigger:
+def open_trigger(settings: TriggerSettings, *, fetch: Fetch) -> Trigger:
     """Make the trigger that these settings name; it begins when it is run.
 
     `fetch` downloads the documents that messages of a queue name by URL: whoever sends them may be anybody.

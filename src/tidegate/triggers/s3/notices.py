@@ -10,7 +10,7 @@ from tidegate.store.clock import Clock
 _AGAIN = 3600.0  # seconds
 _KNOWN = 1000  # things that are remembered at most: what comes from outside has no end
 
-_log = logging.getLogger("tidegate.triggers.s3")
+_log = logging.getLogger("tidegate.triggers.s3.trigger")
 
 
 class Notices:

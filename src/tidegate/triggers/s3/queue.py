@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.triggers.s3_events import TRACEPARENT, XRAY
-from tidegate.triggers.s3_failures import judged
+from tidegate.triggers.s3.events import TRACEPARENT, XRAY
+from tidegate.triggers.s3.failures import judged
 
 MOST = 10
 """Messages that SQS hands out at once at most."""

@@ -21,14 +21,14 @@ from tidegate.errors import (
 )
 from tidegate.settings.service import S3Trigger as Settings
 from tidegate.store.inbox import Envelope
-from tidegate.triggers import s3_events
 from tidegate.triggers.door import Door
-from tidegate.triggers.s3_clients import Clients, check, connect
-from tidegate.triggers.s3_events import CreatedObject
-from tidegate.triggers.s3_failures import CredentialsRefused
-from tidegate.triggers.s3_notices import Notices
-from tidegate.triggers.s3_objects import Objects
-from tidegate.triggers.s3_queue import Message, MessageQueue
+from tidegate.triggers.s3 import events
+from tidegate.triggers.s3.clients import Clients, check, connect
+from tidegate.triggers.s3.events import CreatedObject
+from tidegate.triggers.s3.failures import CredentialsRefused
+from tidegate.triggers.s3.notices import Notices
+from tidegate.triggers.s3.objects import Objects
+from tidegate.triggers.s3.queue import Message, MessageQueue
 
 AT_ONCE = 4
 """Messages that are worked on at once: as many documents are in memory at most."""
@@ -166,7 +166,7 @@ class _Consumer:
             self.notices.tell(f"message {message.id} is left to the queue's redrive policy: {type(error).__name__}")
 
     async def _take(self, message: Message, objects: Objects) -> None:
-        notification = s3_events.read(message.content)
+        notification = events.read(message.content)
         for created in notification.objects:
             for attempt in itertools.count():
                 try:

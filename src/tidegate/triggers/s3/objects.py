@@ -9,8 +9,8 @@ from botocore.exceptions import ClientError
 
 from tidegate.errors import DocumentTooLarge, EmptyDocument, SourceUnavailable, Transient
 from tidegate.services.intake import Loaded, shown
-from tidegate.triggers.s3_events import CreatedObject
-from tidegate.triggers.s3_failures import code_of, judged
+from tidegate.triggers.s3.events import CreatedObject
+from tidegate.triggers.s3.failures import code_of, judged
 
 _PIECE = 1024 * 1024  # bytes
 _LONGEST = 600.0  # seconds for one object, however slowly it comes

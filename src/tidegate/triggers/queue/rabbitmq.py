@@ -15,7 +15,7 @@ from tidegate.services.brokers import Address
 from tidegate.services.brokers.rabbitmq import close, connect, failures, queue_there, send
 from tidegate.settings.service import QueueTrigger as Settings
 from tidegate.store.clock import Clock
-from tidegate.triggers.queue_port import DEAD, PREFETCH, REASON, Delivered
+from tidegate.triggers.queue.port import DEAD, PREFETCH, REASON, Delivered
 
 _LONGEST = 255 - len(DEAD)
 _TURN = 5.0

@@ -16,7 +16,7 @@ from tidegate.services.brokers import Address
 from tidegate.services.brokers.nats import CONNECT_TIMEOUT, close, connect, failures, stream_of
 from tidegate.settings.service import QueueTrigger as Settings
 from tidegate.store.clock import Clock
-from tidegate.triggers.queue_port import DEAD, REASON, Delivered
+from tidegate.triggers.queue.port import DEAD, REASON, Delivered
 
 _TURN = 5.0
 _SUBJECT = re.compile(r"[^\s.*>\0]+(\.[^\s.*>\0]+)*")

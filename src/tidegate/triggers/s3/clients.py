@@ -17,7 +17,7 @@ from botocore import exceptions as botocore
 
 from tidegate.errors import SettingsError
 from tidegate.settings.service import S3Trigger as Settings
-from tidegate.triggers.s3_failures import judged
+from tidegate.triggers.s3.failures import judged
 
 _REGION = re.compile(r"(?:^|[./])(?:sqs|sqs-fips)\.([a-z]{2,}(?:-[a-z]+)+-\d+)\.")
 _ANY_REGION = "us-east-1"  # what MinIO and others that have none expect in a signature

@@ -13,12 +13,11 @@ from typing import Any, TypeVar, cast
 from tidegate.engine.port import Unreadable
 from tidegate.errors import DocumentError, EventInvalid, ServiceError, StoreError, StoreUnavailable
 from tidegate.services.brokers import address, client
-from tidegate.services.intake import load
 from tidegate.settings.service import QueueTrigger as Settings
 from tidegate.store.inbox import Envelope
 from tidegate.triggers.door import Door
 from tidegate.triggers.messages import Fetch, Message, fetched, may_pass, read_message
-from tidegate.triggers.queue_port import PREFETCH, Consumer, Delivered
+from tidegate.triggers.queue.port import PREFETCH, Consumer, Delivered
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +37,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 class QueueTrigger:
     """Hands the messages of a queue in; each is acknowledged only after the door took it."""
 
-    def __init__(
-        self, settings: Settings, *, fetch: Fetch | None = None, random: randomness.Random | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, *, fetch: Fetch, random: randomness.Random | None = None) -> None:
         """Read a queue; `fetch` downloads the documents of messages that bring a URL.
 
         Raises:
@@ -50,7 +47,7 @@ class QueueTrigger:
         self._settings = settings
         self._where = address(settings.url.get_secret_value(), f"trigger {settings.name!r}")
         client(self._where, settings.name)
-        self._broker = importlib.import_module(f"tidegate.triggers.queue_{self._where.broker}")
+        self._broker = importlib.import_module(f"tidegate.triggers.queue.{self._where.broker}")
         self._broker.check(settings)
         self._fetch = fetch
         self._random = random or randomness.Random()  # noqa: S311 - jitter
@@ -164,9 +161,7 @@ class QueueTrigger:
                 known = await door.known(event.source, event.id)
                 if known is not None and known.document_id:
                     return None
-            offered: Envelope | Unreadable = await fetched(
-                event, self._fetch or _loading(door), door.max_document_bytes
-            )
+            offered: Envelope | Unreadable = await fetched(event, self._fetch, door.max_document_bytes)
         except DocumentError as error:
             if may_pass(error) and not is_last:
                 raise
@@ -201,10 +196,6 @@ def _drop(held: dict[asyncio.Task[None], Delivered], task: asyncio.Task[None]) -
     held.pop(task, None)
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("a message was left, and comes again: %s", type(error).__name__)
-
-
-def _loading(door: Door) -> Fetch:
-    return partial(load, max_bytes=door.max_document_bytes, clock=door.clock)
 
 
 async def _quietly(tell: Callable[[], Awaitable[None]]) -> None:

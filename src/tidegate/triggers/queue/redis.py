@@ -19,7 +19,7 @@ from tidegate.services.brokers import Address
 from tidegate.services.brokers.redis import DATA, close, connect, failures
 from tidegate.settings.service import QueueTrigger as Settings
 from tidegate.store.clock import Clock
-from tidegate.triggers.queue_port import DEAD, PREFETCH, REASON, Delivered
+from tidegate.triggers.queue.port import DEAD, PREFETCH, REASON, Delivered
 
 _TURN = 1.0
 _OLD = 3600.0  # seconds after which a consumer that reads no more, and holds nothing, is taken off the group

@@ -26,9 +26,9 @@ from tidegate.settings.service import FolderTrigger as FolderSettings
 from tidegate.store.file_events import event_id
 from tidegate.store.inbox import Envelope
 from tidegate.triggers.door import Door
-from tidegate.triggers.folder_listing import FileChangedError, FolderListing, Signature, is_below
-from tidegate.triggers.folder_moves import move
-from tidegate.triggers.folder_watch import FolderWatch
+from tidegate.triggers.folder.listing import FileChangedError, FolderListing, Signature, is_below
+from tidegate.triggers.folder.moves import move
+from tidegate.triggers.folder.watch import FolderWatch
 
 _log = logging.getLogger(__name__)
 

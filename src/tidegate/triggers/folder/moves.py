@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import PurePosixPath
 
 from tidegate.store.folders import folder_below
-from tidegate.triggers.folder_listing import FileChangedError, Signature
+from tidegate.triggers.folder.listing import FileChangedError, Signature
 
 _PIECE = 1024 * 1024
 _LONGEST_NAME = 255  # bytes

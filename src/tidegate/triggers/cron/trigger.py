@@ -20,8 +20,8 @@ from tidegate.errors import (
 from tidegate.services.intake import STDIN, load
 from tidegate.settings.service import CronTrigger as CronSettings
 from tidegate.store.inbox import Envelope
+from tidegate.triggers.cron.schedule import Schedule
 from tidegate.triggers.door import Door
-from tidegate.triggers.schedule import Schedule
 
 _log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")

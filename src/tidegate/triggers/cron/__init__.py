@@ -1,0 +1,1 @@
+"""The cron trigger, and its schedule."""

@@ -1,0 +1,1 @@
+"""The queue trigger: what all brokers share, and each of them."""
