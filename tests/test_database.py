@@ -469,6 +469,57 @@ async def test_one_of_a_group_that_fails_is_undone_alone(database: Database) -> 
     assert held.done()
 
 
+async def test_items_that_fail_together_and_have_the_transaction_to_themselves_are_done_each_alone(
+    database: Database,
+) -> None:
+    groups: list[int] = []
+
+    def insert_items(connection: sqlite3.Connection, items: list[int]) -> None:
+        groups.append(len(items))
+        for item in items:
+            insert(item)(connection)
+            if item == 12:
+                raise KeyError(item)
+
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait()
+
+    database.submit(hold)
+    await asyncio.to_thread(begun.wait)
+    items = asyncio.gather(
+        *(database.write_item(insert_items, item) for item in (10, 11, 12, 13)), return_exceptions=True
+    )
+    await asyncio.sleep(0)
+    go_on.set()
+    assert [type(each) for each in await items if each is not None] == [KeyError]
+    assert await database.read(values) == [10, 11, 13]
+    assert groups == [4, 1, 1, 1, 1]
+
+
+async def test_what_is_queued_is_written_though_whoever_waits_for_it_is_cancelled(database: Database) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait()
+
+    async def wait() -> None:
+        await asyncio.shield(database.queue(insert(1)))
+
+    database.submit(hold)
+    await asyncio.to_thread(begun.wait)
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    go_on.set()
+    assert await database.queue(values) == [1]
+
+
 async def test_a_cancelled_writer_that_settles_waits_for_the_end_of_its_write(database: Database) -> None:
     begun, go_on = threading.Event(), threading.Event()
 

@@ -552,7 +552,7 @@ async def test_where_transactions_run_side_by_side_both_use_the_key_that_was_com
         async def write(self, work: Callable[[Any], Any]) -> Any:
             return await database.write(lambda connection: work(Racing(connection)))
 
-        submit = staticmethod(database.submit)
+        submit, queue = staticmethod(database.submit), staticmethod(database.queue)
         codec = database.codec
 
     await Journal(Beside(), leases, new_key=lambda: "ours").call(CALL, service)  # type: ignore[arg-type]

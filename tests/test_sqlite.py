@@ -16,12 +16,14 @@ import aiosqlite
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.types import ERROR
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from tests.checkpoints import at, checkpoint, get, ids, put, unused_blobs, values
 from tidegate.checkpointers import open_checkpointer, open_checkpointer_sync, sqlite_import, sqlite_listing
 from tidegate.checkpointers.sqlite import SqliteSaver
-from tidegate.errors import CheckpointDamaged, SettingsError
+from tidegate.errors import CheckpointDamaged, LeaseLost, SettingsError
+from tidegate.state import LEASE
 from tidegate.store.codec import Codec
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
@@ -192,6 +194,48 @@ def test_a_checkpoint_that_is_put_again_replaces_its_values_and_what_they_alone_
     assert get(saver, "a").metadata == {"step": 2}
     with closing(sqlite3.connect(file)) as connection:
         assert (count(file, "blobs"), unused_blobs(connection)) == (1, 0)
+
+
+@pytest.mark.parametrize("one_fails", [False, True])
+async def test_what_waits_together_is_stored_as_if_each_came_alone(
+    saver: SqliteSaver, file: Path, one_fails: bool
+) -> None:
+    again = checkpoint(document=TEXT, old="old" * 200)
+    await saver.aput(at("a"), again, {}, {})
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait()
+
+    saver.database.submit(hold)
+    await asyncio.to_thread(begun.wait)
+    new, later = checkpoint(document=TEXT, n=1), checkpoint(document=TEXT, n=3)
+    config, other = at("a", checkpoint_id=new["id"]), at("b", checkpoint_id=later["id"])
+    lost: Any = {"configurable": {**at("a")["configurable"], LEASE: {"thread_id": "a", "epoch": 7}}}
+    waiting = asyncio.gather(
+        saver.aput_writes(other, [("n", 1)], "early"),  # before its checkpoint
+        saver.aput(at("a"), new, {}, {}),
+        saver.aput_writes(config, [("n", "first" * 100), (ERROR, "1")], "task"),
+        *([saver.aput(lost, checkpoint(n=9), {}, {})] if one_fails else []),
+        saver.aput(at("a"), {**new, "channel_values": {"n": 2}}, {}, {}),  # in its place
+        saver.aput_writes(config, [("n", "second" * 100), (ERROR, "2")], "task"),
+        saver.aput(at("b"), later, {}, {}),
+        saver.aput(at("a"), {**again, "channel_values": {"new": "new" * 200}}, {}, {}),
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0)
+    go_on.set()
+    failed = [type(each) for each in await waiting if isinstance(each, BaseException)]
+    assert failed == ([LeaseLost] if one_fails else [])
+    assert values(saver, "a", new["id"]) == {"n": 2}
+    assert values(saver, "a", again["id"]) == {"new": "new" * 200}
+    assert values(saver, "b") == {"document": TEXT, "n": 3}
+    assert get(saver, "a", new["id"]).pending_writes == [("task", ERROR, "2"), ("task", "n", "first" * 100)]
+    assert get(saver, "b").pending_writes == [("early", "n", 1)]
+    assert len(ids(saver, "a")) == 2
+    with closing(sqlite3.connect(file)) as connection:
+        assert unused_blobs(connection) == 0
 
 
 def test_a_mark_of_a_task_that_is_written_again_replaces_the_first(saver: SqliteSaver, file: Path) -> None:

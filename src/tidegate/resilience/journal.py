@@ -298,7 +298,7 @@ class Journal:
             connection.execute(_ANSWER, values)
 
         with stopping():
-            await asyncio.shield(asyncio.wrap_future(self._database.submit(update)))
+            await asyncio.shield(self._database.queue(update))
 
     async def _forget(self, call: Call) -> None:
         await self._database.write(lambda connection: connection.execute(_FORGET, (self._key(call),)))

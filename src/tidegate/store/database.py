@@ -217,6 +217,16 @@ class Database:
                 await operation.after
             raise
 
+    def queue(self, work: Callable[[sqlite3.Connection], _Result]) -> asyncio.Future[_Result]:
+        """Queue what `write` does and return at once; it is done even if whoever awaits it is cancelled.
+
+        A coroutine awaits it by `asyncio.shield`. Unlike with `submit`, all of a group wake the event loop once.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_Result] = loop.create_future()
+        self._enqueue(_Operation(work, future, loop))
+        return future
+
     def submit(self, work: Callable[[sqlite3.Connection], _Result]) -> Future[_Result]:
         """Queue what `write` does and return at once: for callers that cannot wait, as one that was cancelled."""
         future: Future[_Result] = Future()

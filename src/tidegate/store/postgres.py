@@ -102,6 +102,10 @@ class PostgresDatabase:
         """
         return await asyncio.wrap_future(self.submit(work))
 
+    def queue(self, work: Callable[[Connection], _Result]) -> asyncio.Future[_Result]:
+        """Queue what `write` does and return at once; it is done even if whoever awaits it is cancelled."""
+        return asyncio.wrap_future(self.submit(work))
+
     def submit(self, work: Callable[[Connection], _Result]) -> Future[_Result]:
         """Queue what `write` does and return at once: for callers that cannot wait, as one that was cancelled."""
         return self._threads.submit(self._run, work, psycopg.Connection.commit)

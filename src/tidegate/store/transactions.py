@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
@@ -67,6 +68,10 @@ class Store(Protocol):
 
     async def write(self, work: Callable[[Connection], _Result]) -> _Result:
         """Run `work` in one transaction, durable when this returns; a cancelled caller leaves it whole or undone."""
+        ...
+
+    def queue(self, work: Callable[[Connection], _Result]) -> asyncio.Future[_Result]:
+        """Queue what `write` does and return at once; it is done even if whoever awaits it is cancelled."""
         ...
 
     def submit(self, work: Callable[[Connection], _Result]) -> Future[_Result]:
