@@ -232,3 +232,12 @@ def test_addresses_that_a_model_s_client_asks_are_not_logged() -> None:
     stream = written("text")
     logging.getLogger("httpx").info('HTTP Request: POST %s "HTTP/1.1 200 OK"', "http://user:key@host/v1?api_key=key")
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(("is_terminal", "before"), [(True, "\r\x1b[K"), (False, "")])
+def test_on_a_terminal_a_record_takes_the_place_of_the_line_that_shows_progress(is_terminal: bool, before: str) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal  # type: ignore[method-assign]
+    logs.set_up("text", verbose=False, stream=stream)
+    logging.getLogger("tidegate").warning("paused")
+    assert stream.getvalue() == f"{before}WARNING tidegate: paused\n"

@@ -55,11 +55,16 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """A record as a line to read, with the thread and the node that it is about."""
 
+    def __init__(self, *, clears: bool = False) -> None:
+        """Let each record take the place of the line that a terminal is on, which shows progress."""
+        super().__init__()
+        self._before = "\r\x1b[K" if clears else ""
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and below it the frames of an exception."""
         place = here()
         about = ", ".join(place[key] for key in ("thread_id", "node") if key in place)
-        told = f"{record.levelname} {record.name}: {_printable(message_of(record))}{f' [{about}]' if about else ''}"
+        told = f"{self._before}{record.levelname} {record.name}: {_printable(message_of(record))}{f' [{about}]' if about else ''}"
         if error := error_of(record).get("error"):
             told += "".join(f"\n  {frame}" for frame in error["at"]) + f"\n  {error['type']}"
         return told
@@ -96,7 +101,7 @@ def error_of(record: logging.LogRecord) -> Mapping[str, Any]:
 def set_up(shape: Format, *, verbose: bool, stream: IO[str] | None = None) -> None:
     """Write this process's records to `stream` (stderr): all from INFO if `verbose`, else from WARNING."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if shape == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter() if shape == "json" else TextFormatter(clears=handler.stream.isatty()))
     handler.setLevel(logging.INFO if verbose else logging.WARNING)
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
     # It logs the whole address of each request that a model's client makes, in which there may be a key.
