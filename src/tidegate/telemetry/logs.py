@@ -64,7 +64,8 @@ class TextFormatter(logging.Formatter):
         """Return the line, and below it the frames of an exception."""
         place = here()
         about = ", ".join(place[key] for key in ("thread_id", "node") if key in place)
-        told = f"{self._before}{record.levelname} {record.name}: {_printable(message_of(record))}{f' [{about}]' if about else ''}"
+        told = f"{self._before}{record.levelname} {record.name}: {_printable(message_of(record))}"
+        told += f" [{about}]" if about else ""
         if error := error_of(record).get("error"):
             told += "".join(f"\n  {frame}" for frame in error["at"]) + f"\n  {error['type']}"
         return told
