@@ -26,10 +26,10 @@ from tidegate.checkpointers.saving import TAKEN, Address, Saver, StrictSerialize
 from tidegate.checkpointers.sqlite_rows import TaskWrites
 from tidegate.errors import CheckpointDamaged, StoreDamaged, ThreadError
 from tidegate.store.database import Database
-from tidegate.store.leases import Lease, check, check_lease, lease_in, stopping
+from tidegate.store.leases import Lease, check, lease_in, stopping
 
 _Result = TypeVar("_Result")
-_FencedWrites: TypeAlias = tuple[RunnableConfig, TaskWrites]
+_Fenced: TypeAlias = tuple[Lease | None, sqlite_rows.Serialized | TaskWrites]
 
 
 class SqliteSaver(Saver):
@@ -166,7 +166,7 @@ class SqliteSaver(Saver):
         """Store a checkpoint."""
         with put_span(config, checkpoint, metadata) as span:
             made = self._serialize(config, checkpoint, metadata)
-            self.database.write_sync(self._putting(config, made))
+            self.database.write_sync(self._storing(config, made))
             span.size(made.size)
         return made.at.config()
 
@@ -181,7 +181,7 @@ class SqliteSaver(Saver):
         with put_span(config, checkpoint, metadata) as span:
             made = self._serialize(config, checkpoint, metadata)
             with stopping():
-                await self.database.write(self._putting(config, made), settle=True)
+                await self.database.write_item(self._store, (lease_in(config), made), settle=True)
             span.size(made.size)
         return made.at.config()
 
@@ -193,40 +193,37 @@ class SqliteSaver(Saver):
         metadata = get_checkpoint_metadata(config, metadata)
         return sqlite_rows.serialize(at, parent_id, checkpoint, metadata, self.serde, self.database.codec.texts)
 
-    def _putting(self, config: RunnableConfig, made: sqlite_rows.Serialized) -> Callable[[sqlite3.Connection], None]:
-        def put(connection: sqlite3.Connection) -> None:
-            check_lease(connection, config)
-            sqlite_rows.put(connection, made, self.database.codec)
-
-        return put
-
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote, all of it or nothing."""
-        item = self._serialize_writes(config, writes, task_id, task_path)
-        self.database.write_sync(lambda connection: self._write(connection, [item]))
+        written = self._serialize_writes(config, writes, task_id, task_path)
+        self.database.write_sync(self._storing(config, written))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """As `put_writes`."""
-        item = self._serialize_writes(config, writes, task_id, task_path)
+        written = self._serialize_writes(config, writes, task_id, task_path)
         with stopping():
-            await self.database.write_item(self._write, item, settle=True)
+            await self.database.write_item(self._store, (lease_in(config), written), settle=True)
 
     def _serialize_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
-    ) -> _FencedWrites:
+    ) -> TaskWrites:
         thread_id, checkpoint_ns, checkpoint_id = _place(config)
         at = Address(thread_id, checkpoint_ns, str(checkpoint_id))
-        return config, TaskWrites(
-            at, sqlite_rows.serialize_writes(writes, self.serde, self.database.codec.texts), task_id, task_path
-        )
+        serialized = sqlite_rows.serialize_writes(writes, self.serde, self.database.codec.texts)
+        return TaskWrites(at, serialized, task_id, task_path)
 
-    def _write(self, connection: sqlite3.Connection, items: Sequence[_FencedWrites]) -> None:
-        check(connection, *{lease for config, _ in items if (lease := lease_in(config)) is not None})
-        sqlite_rows.put_writes(connection, [each for _, each in items if each.writes], self.database.codec)
+    def _storing(
+        self, config: RunnableConfig, item: sqlite_rows.Serialized | TaskWrites
+    ) -> Callable[[sqlite3.Connection], None]:
+        return lambda connection: self._store(connection, [(lease_in(config), item)])
+
+    def _store(self, connection: sqlite3.Connection, items: Sequence[_Fenced]) -> None:
+        check(connection, *{lease for lease, _ in items if lease is not None})
+        sqlite_rows.store(connection, [item for _, item in items], self.database.codec)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread to an ID that has none; a source that does not exist is nothing.

@@ -82,18 +82,17 @@ class Source:
                 "delete it there, or restore the file from a copy"
             ) from error
 
-    def _putting(self, batch: list[tuple[sqlite_rows.Serialized, float | None]]) -> Callable[[sqlite3.Connection], int]:
+    def _putting(self, batch: list[sqlite_rows.Serialized]) -> Callable[[sqlite3.Connection], int]:
         def put(connection: sqlite3.Connection) -> int:
-            new = [each for each in batch if sqlite_rows.find(connection, *each[0].at) is None]
-            for made, stored_at in new:
-                sqlite_rows.put(connection, made, self._codec, stored_at)
+            new = [each for each in batch if sqlite_rows.find(connection, *each.at) is None]
+            sqlite_rows.store(connection, new, self._codec)
             return len(new)
 
         return put
 
     def _writing(self, batch: list[TaskWrites]) -> Callable[[sqlite3.Connection], int]:
         def write(connection: sqlite3.Connection) -> int:
-            sqlite_rows.put_writes(connection, batch, self._codec, replace=False)
+            sqlite_rows.store(connection, batch, self._codec, replace=False)
             return 0
 
         return write
@@ -107,7 +106,7 @@ class Source:
         kind: str,
         data: bytes,
         metadata: bytes | str | None,
-    ) -> tuple[sqlite_rows.Serialized, float | None]:
+    ) -> sqlite_rows.Serialized:
         _check_text(thread_id, checkpoint_ns, checkpoint_id, "" if parent_id is None else parent_id)
         kind, data = self._decrypted(kind, data)
         if kind != "msgpack":
@@ -120,7 +119,8 @@ class Source:
             json.loads(metadata) if metadata else {},
             _MSGPACK,
             self._codec.texts,
-        ), _seconds(checkpoint.get("ts"))
+            _seconds(checkpoint.get("ts")),
+        )
 
     def _write(
         self,

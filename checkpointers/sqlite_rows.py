@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -46,7 +46,10 @@ COLUMNS = ", ".join(Row._fields)
 
 @dataclass(frozen=True, slots=True)
 class Serialized:
-    """A checkpoint as it is stored: all but its values in `body`; `size` is in bytes, before compression."""
+    """A checkpoint as it is stored: all but its values in `body`; `size` is in bytes, before compression.
+
+    `stored_at` is None for one that is stored now.
+    """
 
     at: Address
     parent_id: str | None
@@ -56,6 +59,7 @@ class Serialized:
     body: bytes
     values: tuple[tuple[str, blobs.Value], ...]
     size: int
+    stored_at: float | None
 
 
 def serialize(
@@ -65,6 +69,7 @@ def serialize(
     metadata: Mapping[str, Any],
     serde: blobs.Serializer,
     texts: blobs.Texts,
+    stored_at: float | None = None,
 ) -> Serialized:
     """Serialize a checkpoint, in the caller's thread: it may go on to change the values."""
     _, body = serde.dumps_typed({key: value for key, value in checkpoint.items() if key != "channel_values"})
@@ -82,45 +87,11 @@ def serialize(
         body=body,
         values=values,
         size=len(body) + len(metadata_json) + sum(value.size for _, value in values),
+        stored_at=stored_at,
     )
 
 
 # writing: in a transaction
-
-
-def put(connection: sqlite3.Connection, made: Serialized, codec: Codec, stored_at: float | None = None) -> None:
-    """Store a checkpoint, in place of the one of the same ID if there is one; the time defaults to now."""
-    row = connection.execute(
-        "SELECT id, body IS NOT NULL FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
-        made.at,
-    ).fetchone()
-    replaced: set[int] = set()
-    columns = (made.parent_id, made.run_id, made.revision, stored_at, made.metadata, codec.pack(made.body))
-    if row is None:
-        row_id = connection.execute(
-            """INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id,
-                   parent_id, run_id, revision, stored_at, metadata, body)
-               VALUES (?, ?, ?, ?, ?, ?, coalesce(?, tidegate_now()), ?, ?)""",
-            (*made.at, *columns),
-        ).lastrowid
-    else:
-        row_id = row[0]
-        if row[1]:
-            replaced = _blobs_of(connection, [row_id], "channel_values")
-            connection.execute("DELETE FROM channel_values WHERE checkpoint = ?", (row_id,))
-        connection.execute(
-            """UPDATE checkpoints SET parent_id = ?, run_id = ?, revision = ?, stored_at = coalesce(?, tidegate_now()),
-               metadata = ?, body = ? WHERE id = ?""",
-            (*columns, row_id),
-        )
-    values = blobs.store(connection, [value for _, value in made.values], codec)
-    rows.insert(
-        connection,
-        "INSERT INTO channel_values (checkpoint, channel, kind, value, blob)",
-        [(row_id, channel, *stored) for (channel, _), stored in zip(made.values, values, strict=True)],
-    )
-    if replaced:
-        blobs.sweep(connection, replaced)
 
 
 class TaskWrites(NamedTuple):
@@ -132,14 +103,19 @@ class TaskWrites(NamedTuple):
     task_path: str
 
 
-def put_writes(
-    connection: sqlite3.Connection, items: Sequence[TaskWrites], codec: Codec, *, replace: bool = True
+def store(
+    connection: sqlite3.Connection, items: Sequence[Serialized | TaskWrites], codec: Codec, *, replace: bool = True
 ) -> None:
-    """Add what tasks wrote. A write that is there stays, unless its index is negative, and `replace` is true."""
-    row_ids = {at: _row_id(connection, at) for at in {item.at for item in items}}
+    """Store checkpoints, and add what tasks wrote, of all callers that wait: the statements of one serve for all.
+
+    A checkpoint takes the place of the one of the same ID. A write that is there stays, unless its index is negative,
+    and `replace` is true.
+    """
+    made = {item.at: item for item in items if isinstance(item, Serialized)}  # of two of one ID the last one stays
+    written = [item for item in items if isinstance(item, TaskWrites) and item.writes]
+    row_ids, unnamed = _put(connection, made, {item.at for item in written}, codec)
     wanted: dict[tuple[int, str, int], tuple[str, str, blobs.Value]] = {}
-    unnamed: set[int | None] = set()
-    for at, writes, task_id, task_path in items:
+    for at, writes, task_id, task_path in written:
         for index, channel, value in writes:
             key = (row_ids[at], task_id, index)
             if index < 0 and replace:
@@ -148,21 +124,74 @@ def put_writes(
             elif key in wanted:
                 continue
             wanted[key] = (task_path, channel, value)
-    values = blobs.store(connection, [value for _, _, value in wanted.values()], codec)
+    held = [(row_ids[each.at], channel, value) for each in made.values() for channel, value in each.values]
+    values = [value for _, _, value in held] + [value for _, _, value in wanted.values()]
+    stored = blobs.store(connection, values, codec)
+    rows.insert(
+        connection,
+        "INSERT INTO channel_values (checkpoint, channel, kind, value, blob)",
+        [(row_id, channel, *each) for (row_id, channel, _), each in zip(held, stored, strict=False)],
+    )
+    stored = stored[len(held) :]
     before = connection.total_changes
     rows.insert(
         connection,
         "INSERT INTO writes (checkpoint, task_id, idx, task_path, channel, kind, value, blob)",
-        [
-            (*key, path, channel, *stored)
-            for (key, (path, channel, _)), stored in zip(wanted.items(), values, strict=True)
-        ],
+        [(*key, path, channel, *each) for (key, (path, channel, _)), each in zip(wanted.items(), stored, strict=True)],
         "ON CONFLICT DO NOTHING",
     )
     if connection.total_changes - before < len(wanted):
         # What was there stayed, and nothing may name the blob that was meant to replace it.
-        unnamed.update(blob for _, _, blob in values)
+        unnamed.update(blob for _, _, blob in stored)
     blobs.sweep(connection, {blob for blob in unnamed if blob is not None})
+
+
+def _put(
+    connection: sqlite3.Connection, made: Mapping[Address, Serialized], written_on: Collection[Address], codec: Codec
+) -> tuple[dict[Address, int], set[int | None]]:
+    """Store the rows of checkpoints, and make room for what tasks wrote on some; returns the IDs of all these rows.
+
+    And the blobs that nothing may name any more, since a checkpoint was replaced.
+    """
+    found = rows.join(
+        connection,
+        "SELECT thread_id, checkpoint_ns, checkpoint_id, id, body IS NOT NULL",
+        list(made.keys() | written_on),
+        """CROSS JOIN checkpoints
+           ON thread_id = key.column1 AND checkpoint_ns = key.column2 AND checkpoint_id = key.column3""",
+    )
+    row_ids = {Address(*at): row_id for *at, row_id, _ in found}
+    replaced = [row_id for *at, row_id, is_stored in found if is_stored and Address(*at) in made]
+    unnamed: set[int | None] = set()
+    if replaced:
+        unnamed.update(_blobs_of(connection, replaced, "channel_values"))
+        for row_id in replaced:
+            connection.execute("DELETE FROM channel_values WHERE checkpoint = ?", (row_id,))
+    for at in made.keys() & row_ids.keys():
+        connection.execute(
+            """UPDATE checkpoints SET parent_id = ?, run_id = ?, revision = ?, stored_at = coalesce(?, tidegate_now()),
+               metadata = ?, body = ? WHERE id = ?""",
+            (*_columns(made[at], codec), row_ids[at]),
+        )
+    inserted = rows.insert(
+        connection,
+        """INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id,
+               parent_id, run_id, revision, stored_at, metadata, body)""",
+        [(*at, *_columns(each, codec)) for at, each in made.items() if at not in row_ids],
+        "RETURNING thread_id, checkpoint_ns, checkpoint_id, id",
+        row="(?, ?, ?, ?, ?, ?, coalesce(?, tidegate_now()), ?, ?)",
+    )
+    inserted += rows.insert(
+        connection,
+        "INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id)",
+        [at for at in written_on if at not in row_ids and at not in made],
+        "RETURNING thread_id, checkpoint_ns, checkpoint_id, id",
+    )
+    return row_ids | {Address(*at): row_id for *at, row_id in inserted}, unnamed
+
+
+def _columns(made: Serialized, codec: Codec) -> tuple[str | None, str | None, int | None, float | None, str, bytes]:
+    return made.parent_id, made.run_id, made.revision, made.stored_at, made.metadata, codec.pack(made.body)
 
 
 def serialize_writes(
@@ -173,21 +202,6 @@ def serialize_writes(
         (WRITES_IDX_MAP.get(channel, place), channel, blobs.serialize(value, serde, texts))
         for place, (channel, value) in enumerate(writes)
     ]
-
-
-def _row_id(connection: sqlite3.Connection, at: Address) -> int:
-    row = connection.execute(
-        "SELECT id FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?", at
-    ).fetchone()
-    return _insert(connection, at) if row is None else int(row[0])
-
-
-def _insert(connection: sqlite3.Connection, at: Address) -> int:
-    inserted = connection.execute(
-        "INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id) VALUES (?, ?, ?)", at
-    )
-    assert inserted.lastrowid is not None  # noqa: S101 - as in tidegate.store.blobs
-    return inserted.lastrowid
 
 
 def copy(connection: sqlite3.Connection, source: str, target: str) -> None:

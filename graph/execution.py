@@ -277,13 +277,24 @@ class Executions:
             if not _is_for_a_sweep(error, record):
                 failed = replace(failed, extraction_at=None, enrichment_at=None, summary_at=None)
         else:
-            sentence = unattended.judge(record, error)
-            attempts = record.attempts if sentence.counts else record.attempts - 1
+            failed = await self._counted_where_it_ended(failed)
+            sentence = unattended.judge(failed, error)
+            attempts = failed.attempts if sentence.counts else failed.attempts - 1
             # The engine tries it again, and no sweep beside it.
             failed = replace(failed, attempts=attempts, extraction_at=None, enrichment_at=None, summary_at=None)
             if (pause := sentence.pause) is None:
                 failed = replace(failed, status="dead")
         await self._registry.put(failed, lease, pause=pause)
+
+    async def _counted_where_it_ended(self, record: ThreadRecord) -> ThreadRecord:
+        """Return the record with the count of executions that ended where this one did, which may have got further."""
+        saver = cast("BaseCheckpointSaver[Any]", self._graph.checkpointer)
+        try:
+            saved = await saver.aget_tuple(_config(record.thread_id))
+        except TidegateError:  # as where it cannot be read, which may be what ails the thread
+            return record
+        at = None if saved is None else saved.checkpoint["id"]
+        return record if at == record.attempted_at else replace(record, attempts=1, attempted_at=at)
 
     async def _publish(self, record: ThreadRecord, result: Result, lease: Lease) -> None:
         """Record how far a thread is, and with it what is to be delivered of a revision that it published."""
@@ -492,9 +503,13 @@ class _Attempt(TypedDict):
 
 
 def _attempt(record: ThreadRecord | None, snapshot: StateSnapshot | None) -> _Attempt:
-    """Return the count of executions that began here, this one included: where one got further, it is the first."""
+    """Return the count of executions that ended here, this one included, and where that is."""
     at = snapshot.config.get("configurable", {}).get("checkpoint_id") if snapshot else None
-    before = record.attempts if record is not None and record.attempted_at == at else 0
+    before = 0
+    if record is not None and record.attempted_at == at:
+        before = record.attempts
+    elif record is not None and record.status == "running" and record.attempts:
+        before = 1  # its process ended: after it had got further, so here
     return {"attempts": before + 1, "attempted_at": at}
 
 

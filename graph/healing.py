@@ -210,7 +210,8 @@ class Sweep:
         except ThreadNotFound:
             rest = None  # it was deleted
         except Exception as error:  # noqa: BLE001 - whatever ails one thread, all others go on
-            rest = POLL if isinstance(error, StoreUnavailable) else FAILED_REST
+            # What a judge has ruled on comes back to the sweep as soon as it lacks something again.
+            rest = POLL if self._judge is not None or isinstance(error, StoreUnavailable) else FAILED_REST
             healed = Healed(thread_id=record.thread_id, error=error)
         finally:
             for service in asking:

@@ -286,6 +286,15 @@ class Pipeline:
         """
         return await self._home.run(self._verdicts.give_up(seen, reason))
 
+    async def ask_again(self, thread_id: str) -> bool:
+        """Queue a thread that waits or lacks something: a service brings it as far as it gets; False if it is none.
+
+        Raises:
+            ThreadNotFound: there is none.
+            ThreadBusy: it is being run.
+        """
+        return await self._home.run(self._verdicts.ask_again(thread_id))
+
     async def retry(self, thread_id: str) -> None:
         """Queue a thread that failed, was interrupted, given up or cancelled: a service goes on where it stopped.
 
@@ -295,15 +304,6 @@ class Pipeline:
             ThreadError: it is none of these, or its document never came in.
         """
         await self._home.run(self._verdicts.retry(thread_id))
-
-    async def hasten(self, thread_id: str) -> bool:
-        """Queue a thread that waits or lacks something, for a service to go on with it now; False if it is neither.
-
-        Raises:
-            ThreadNotFound: there is none.
-            ThreadBusy: it is being run.
-        """
-        return await self._home.run(self._verdicts.hasten(thread_id))
 
     async def retry_all(self) -> list[str]:
         """Queue all threads that were given up, and return their IDs."""

@@ -56,6 +56,17 @@ class Verdicts:
                 seen.thread_id, seen=[seen.status], status="dead", lease=lease, error=reason, **ASKS_NOTHING
             )
 
+    async def ask_again(self, thread_id: str) -> bool:
+        """Queue a thread that waits or lacks something: an engine brings it as far as it gets now; False if it is none.
+
+        Raises:
+            ThreadNotFound: no thread has this ID.
+            ThreadBusy: it is being run.
+        """
+        await self._existing(thread_id)
+        async with self._leases.hold(thread_id) as lease:
+            return await self._registry.rule(thread_id, seen=("waiting", "degraded"), status="queued", lease=lease)
+
     async def retry(self, thread_id: str) -> None:
         """Queue a thread that failed, was interrupted, given up or cancelled, as if it were new.
 
@@ -75,17 +86,6 @@ class Verdicts:
             if not await self._registry.rule(thread_id, seen=_OVER, status="queued", lease=lease, **fresh):
                 problem = f"is {record.status}, and only one that failed, was interrupted, given up or cancelled"
                 raise ThreadError(thread_id, f"{problem} is retried; `tidegate resume` goes on with any other")
-
-    async def hasten(self, thread_id: str) -> bool:
-        """Queue a thread that waits or lacks something, which would go on by itself later; False if it is neither.
-
-        Raises:
-            ThreadNotFound: no thread has this ID.
-            ThreadBusy: it is being run.
-        """
-        await self._existing(thread_id)
-        async with self._leases.hold(thread_id) as lease:
-            return await self._registry.rule(thread_id, seen=("waiting", "degraded"), status="queued", lease=lease)
 
     async def retry_all(self) -> list[str]:
         """Queue all threads that were given up and have a document; return their IDs."""

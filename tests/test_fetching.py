@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -123,12 +124,12 @@ async def test_a_name_that_leads_elsewhere_a_moment_later_is_asked_at_the_addres
 class Rebound:
     """Answers look-ups of one name with each address in turn; addresses are what they are."""
 
-    def __init__(self, addresses: Sequence[str], real: Callable[..., list[tuple[object, ...]]]) -> None:
+    def __init__(self, addresses: Sequence[str], real: Callable[..., Any]) -> None:
         self._addresses = iter(addresses)
         self._real = real
         self.names: list[str] = []
 
-    def __call__(self, host: str, *arguments: object, **options: object) -> list[tuple[object, ...]]:
+    def __call__(self, host: str, *arguments: object, **options: object) -> Any:
         if host == "documents.example":
             self.names.append(host)
             host = next(self._addresses)

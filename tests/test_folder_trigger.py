@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import logging
 import os
+import queue
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from tidegate.triggers import folder_moves
 from tidegate.triggers.folder import FolderTrigger
 from tidegate.triggers.folder_listing import FileChangedError, FolderListing, Signature
 from tidegate.triggers.folder_moves import move
+from tidegate.triggers.folder_watch import FolderWatch
 from tidegate.triggers.opening import open_trigger
 
 SETTLE = 2.0
@@ -248,6 +252,35 @@ def test_a_file_that_is_swapped_for_a_link_is_not_read(inbox: Path, tmp_path: Pa
         listing.read("a/secret.txt", secret, max_bytes=10)
 
 
+def test_folders_that_are_left_out_are_left_out_of_scans_and_of_what_the_watcher_tells(inbox: Path) -> None:
+    for name in ("done/sub/x.txt", "done/x.txt", "done-too/x.txt"):
+        (inbox / name).parent.mkdir(parents=True, exist_ok=True)
+        (inbox / name).write_text("x")
+    listing = FolderListing(str(inbox), recursive=True, include=("*",), but_not=(str(inbox / "done"),))
+    assert [path for path, _ in listing.walk()] == ["done-too/x.txt"]
+    assert listing.look("done-too/x.txt") is not None
+    assert listing.look("done/x.txt") is None
+    assert listing.look("done/sub/x.txt") is None
+    assert not listing.is_folder("done")
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_taken(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (inbox / "x.txt").write_text("x")
+    listing, fstat = FolderListing(str(inbox), recursive=True, include=("*",), but_not=()), os.fstat
+    [(path, signature)] = listing.walk()
+
+    def growing(descriptor: int) -> os.stat_result:
+        status = fstat(descriptor)
+        with (inbox / "x.txt").open("a") as file:
+            file.write("more")
+        return status
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", growing)
+        with pytest.raises(FileChangedError):
+            listing.read(path, signature, max_bytes=100)
+
+
 # When it comes in
 
 
@@ -434,6 +467,27 @@ async def test_a_file_that_may_not_be_read_for_the_moment_is_tried_at_the_next_s
     assert len([record for record in caplog.records if "cannot be read" in record.getMessage()]) == 1
 
 
+async def test_a_disk_that_fails_is_told_as_a_dead_thread_and_the_file_is_tried_again(
+    inbox: Path, at: Doorstep, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inbox / "x.txt").write_text("x")
+    trigger, failures = trigger_on(inbox), [1, 2, 3]
+    read = trigger._listing.read
+
+    def failing(*arguments: Any, **options: Any) -> bytes:
+        if failures:
+            failures.pop()
+            raise OSError(errno.EIO, "Input/output error")
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(trigger._listing, "read", failing)
+    async with running(trigger, at.door):
+        await after(clock, lambda: len(at.queue.new) == 2, 30)
+    assert at.refused == ["x.txt: cannot be read (Input/output error); check the disk"]
+    assert at.documents == {"x.txt": b"x"}
+    assert len(at.queue.events) == 2
+
+
 async def test_a_store_that_is_away_is_waited_for_and_the_file_comes_in_then(
     inbox: Path, at: Doorstep, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -587,6 +641,7 @@ def test_a_move_follows_no_link_out_and_leaves_what_changed(inbox: Path, tmp_pat
     with pytest.raises(FileChangedError):
         move(str(inbox), "a/x.txt", signature, str(done))
     assert not list(outside.iterdir())
+    assert not list((done / "a").iterdir())
     assert (inbox / "a" / "x.txt").read_text() == "changed"
 
 
@@ -703,6 +758,60 @@ async def test_a_folder_that_goes_away_and_comes_back_is_waited_for(
     assert len([each for each in told if "is there again" in each]) == 2
 
 
+class Told:
+    """A watcher that tells what a test wants it to. `begun` counts how often it was begun."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        self.tell: queue.Queue[str] = queue.Queue()
+        monkeypatch.setattr("watchfiles.watch", self._watch)
+
+    def _watch(self, root: str, *, stop_event: threading.Event, **_: object) -> Iterator[set[tuple[int, str]]]:
+        self.begun += 1
+        while not stop_event.is_set():
+            with contextlib.suppress(queue.Empty):
+                yield {(1, f"{root}/{self.tell.get(timeout=0.01)}")}
+
+
+async def test_what_came_while_the_watcher_began_is_found_by_a_second_scan(
+    inbox: Path, at: Doorstep, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Told(monkeypatch)
+    async with running(trigger_on(inbox, scan_every=1000.0), at.door):
+        await asyncio.wait_for(clock.until_sleeping(), 20)
+        (inbox / "x.txt").write_text("x")
+        for _ in range(3):
+            await pass_time(clock, SETTLE)
+        assert at.documents == {"x.txt": b"x"}
+
+
+async def test_what_came_into_a_new_folder_before_that_was_watched_is_found_soon(
+    inbox: Path, at: Doorstep, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(monkeypatch)
+    async with running(trigger_on(inbox, scan_every=1000.0), at.door):
+        for _ in range(3):
+            await pass_time(clock, SETTLE)
+        (inbox / "new").mkdir()
+        told.tell.put("new")
+        await asyncio.sleep(0.1)
+        (inbox / "new" / "x.txt").write_text("x")
+        for _ in range(3):
+            await pass_time(clock, SETTLE)
+        assert at.documents == {"new/x.txt": b"x"}
+
+
+async def test_a_folder_in_the_place_of_the_one_that_was_watched_is_watched(
+    inbox: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(monkeypatch)
+    watch = FolderWatch(str(inbox), recursive=True, clock=clock)
+    for identity, begins, begun in (((1, 1), True, 1), ((1, 1), False, 1), (None, False, 1), ((1, 2), True, 2)):
+        assert await watch.follow(identity) is begins
+        await until(lambda: told.begun == begun)  # noqa: B023 - awaited at once
+    await watch.stop()
+
+
 async def test_the_watcher_wakes_it_long_before_the_next_scan(inbox: Path, tmp_path: Path) -> None:
     real = SystemClock()
     trigger = trigger_on(inbox, settle=0.05, scan_every=3600.0)
@@ -729,7 +838,7 @@ async def test_a_watcher_that_breaks_at_a_name_is_begun_again(
     real = SystemClock()
     trigger = trigger_on(inbox, settle=0.05, scan_every=3600.0)
     async with opened_door(tmp_path / "real.db", real) as at, running(trigger, at.door):
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
         for number in range(2):
             (inbox / os.fsdecode(b"\xff%d.txt" % number)).write_bytes(b"%d" % number)
             await until(lambda: len(at.documents) == number + 1)  # noqa: B023 - awaited at once

@@ -234,10 +234,27 @@ def test_addresses_that_a_model_s_client_asks_are_not_logged() -> None:
     assert stream.getvalue() == ""
 
 
-@pytest.mark.parametrize(("is_terminal", "before"), [(True, "\r\x1b[K"), (False, "")])
-def test_on_a_terminal_a_record_takes_the_place_of_the_line_that_shows_progress(is_terminal: bool, before: str) -> None:
+@pytest.mark.parametrize(("is_terminal", "clears"), [(True, "\r\x1b[K"), (False, "")])
+def test_on_a_terminal_a_record_takes_the_place_of_the_line_that_shows_progress(is_terminal: bool, clears: str) -> None:
     stream = io.StringIO()
     stream.isatty = lambda: is_terminal  # type: ignore[method-assign]
-    logs.set_up("text", verbose=False, stream=stream)
-    logging.getLogger("tidegate").warning("paused")
-    assert stream.getvalue() == f"{before}WARNING tidegate: paused\n"
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        logs.set_up("text", verbose=False, stream=stream)
+        logging.getLogger("tidegate").warning("paused")
+    finally:
+        logging.basicConfig(level=before[1], handlers=before[0], force=True)
+    assert stream.getvalue() == f"{clears}WARNING tidegate: paused\n"
+
+
+def test_a_service_tells_of_threads_but_not_of_each_step() -> None:
+    stream = io.StringIO()
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        logs.set_up("text", verbose=False, told=["tidegate.engine"], stream=stream)
+        logging.getLogger("tidegate.engine.in_process").info("thread t is complete")
+        logging.getLogger("tidegate").info("goes to enrich")
+        logging.getLogger("tidegate").warning("it rains")
+    finally:
+        logging.basicConfig(level=before[1], handlers=before[0], force=True)
+    assert [line.partition(": ")[2] for line in stream.getvalue().splitlines()] == ["thread t is complete", "it rains"]

@@ -359,3 +359,10 @@ def test_a_key_that_anthropic_would_miss_only_when_asked_is_missed_at_once() -> 
     assert not models._has_key(model, SummarySettings())
     assert models._has_key(model, SummarySettings(options={"default_headers": {"Authorization": "Bearer x"}}))
     assert models._has_key(Keyless(answer=str, anthropic_api_key=SecretStr("k")), SummarySettings())
+
+
+@pytest.mark.parametrize("tokens", [-1, 10**30])
+async def test_a_count_of_tokens_that_cannot_be_one_is_not_taken(tokens: int) -> None:
+    bill = Bill()
+    await ask(chat_with(ScriptedChat(answer=str, input_tokens=tokens)), bill)
+    assert bill.usage is None

@@ -14,6 +14,7 @@ from tidegate.engine.port import Unreadable
 from tidegate.errors import SourceUnavailable, StoreUnavailable, Transient
 from tidegate.services.intake import Loaded
 from tidegate.store.inbox import Envelope
+from tidegate.triggers import queue
 from tidegate.triggers.queue_port import PREFETCH, REASON
 
 
@@ -21,6 +22,11 @@ from tidegate.triggers.queue_port import PREFETCH, REASON
 async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     async with a_queue(request.param) as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "_GRACE", 0.4)
 
 
 @pytest.fixture
@@ -146,10 +152,11 @@ async def test_a_message_that_failed_so_often_as_may_be_goes_to_the_dead_letters
 
 
 async def test_a_document_elsewhere_is_fetched_once_it_can_be(broker: Broker, entrance: Entrance) -> None:
-    answers = iter([SourceUnavailable("files.test", "is away", "try again"), Loaded(b"pdf", "files.test/a.pdf", None)])
+    away = SourceUnavailable("files.test", "is away", "try again")
+    answers: list[SourceUnavailable | Loaded] = [Loaded(b"pdf", "files.test/a.pdf", None), away]
 
     async def fetch(_: str) -> Loaded:
-        answer = next(answers)
+        answer = answers.pop()
         if isinstance(answer, Loaded):
             return answer
         raise answer from Transient("files", "no connection")
@@ -222,6 +229,7 @@ async def test_what_is_in_hand_at_the_end_is_acknowledged_and_the_rest_is_left(
     assert len(entrance.events) == 2 * PREFETCH  # none was taken in twice
 
 
+@pytest.mark.slow
 async def test_a_message_that_takes_long_stays_ours(broker: Broker, entrance: Entrance) -> None:
     entrance.door.clock = ImpatientClock(longest=0.4)
 

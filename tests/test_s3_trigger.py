@@ -36,7 +36,7 @@ from tidegate.triggers.door import Door
 from tidegate.triggers.opening import open_trigger
 from tidegate.triggers.s3 import S3Trigger
 
-PATIENCE = float(__import__("os").environ.get("S3_PATIENCE", "20"))
+PATIENCE = 20.0
 """Real seconds after which a condition that did not come true fails its test."""
 
 
@@ -105,6 +105,11 @@ async def running(settings: S3Settings, door: Door) -> AsyncIterator[asyncio.Tas
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def begun(settings: S3Settings, door: Door) -> None:
+    """Run a trigger that is to end by itself."""
+    await asyncio.wait_for(S3Trigger(settings).run(door), PATIENCE)
 
 
 async def until(condition: Callable[[], Any], task: asyncio.Task[None] | None = None) -> None:
@@ -304,6 +309,16 @@ async def test_of_an_object_whose_length_is_not_said_no_more_than_the_limit_is_r
     assert "is larger than 1000 bytes" in (thread.error or "")
 
 
+async def test_of_an_object_that_is_said_to_be_too_large_nothing_is_read(cloud: Aws, taking: Taking) -> None:
+    box = cloud.mailbox()
+    box.send({"Records": [event(box)]})
+    with FaultyServer([Reply(body=b"x" * 1001, every=5.0)]) as storage:  # which takes more than an hour
+        async with running(settings(cloud, box, endpoint_url=storage.url), taking.door()) as task:
+            await until(lambda: box.messages() == [], task)
+    [thread] = await taking.threads()
+    assert "is larger than 1000 bytes" in (thread.error or "")
+
+
 DOCUMENT = Reply(body=b"a document", headers={"Content-Type": "text/plain"})
 
 
@@ -326,9 +341,10 @@ async def test_while_s3_is_away_a_message_is_kept_and_its_object_read_as_soon_as
     taking.before = count  # type: ignore[method-assign]
     with FaultyServer(faults, answer=lambda _: DOCUMENT) as storage:
         made = settings(cloud, box, wait=0, endpoint_url=storage.url)
-        async with running(made, taking.door(clock=ManualClock(auto=True))) as task:
+        clock = ManualClock(auto=True)
+        async with running(made, taking.door(clock=clock)) as task:
             await until(lambda: box.messages() == [], task)
-        assert len(storage.requests) == len(faults) + 1  # none is repeated by the client itself
+        assert {2.0, 4.0, 8.0, 16.0, 32.0} <= set(clock.slept)  # the client itself makes no retries
         assert storage.requests[0].path.startswith(f"/{box.bucket}/notice.txt")  # by path, not by host
     assert deliveries == [1]
     [thread] = await taking.threads()
@@ -383,7 +399,7 @@ async def test_objects_that_we_may_not_read_do_not_hold_up_the_others(cloud: Aws
             await until(lambda: len(box.messages()) == s3.AT_ONCE * 2, task)
     [thread] = await taking.threads()
     assert thread.source.endswith("/allowed")
-    assert {2.0**n for n in range(6)} & set(clock.slept)  # after each that is denied, it waits before the next
+    assert {2.0**n for n in range(1, 6)} & set(clock.slept)  # after each that is denied, it waits before the next
 
 
 async def test_whatever_else_ails_a_message_does_not_stop_the_others(
@@ -511,7 +527,7 @@ async def test_what_no_client_can_be_made_with_is_a_wrong_setting(
 ) -> None:
     box = cloud.mailbox()
     with pytest.raises(SettingsError, match=message):
-        await S3Trigger(settings(cloud, box, **wrong)).run(taking.door())
+        await begun(settings(cloud, box, **wrong), taking.door())
 
 
 async def test_a_profile_that_is_not_there_is_a_wrong_setting(
@@ -519,12 +535,12 @@ async def test_a_profile_that_is_not_there_is_a_wrong_setting(
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(SettingsError, match=r"profile \(nobody\) could not be found"):
-        await S3Trigger(settings(cloud, cloud.mailbox())).run(taking.door())
+        await begun(settings(cloud, cloud.mailbox()), taking.door())
 
 
 async def test_a_queue_that_is_not_there_is_a_wrong_setting(cloud: Aws, taking: Taking) -> None:
     with pytest.raises(SettingsError, match="there is no queue at its queue_url"):
-        await S3Trigger(settings(cloud, f"{cloud.url}/123456789012/nowhere")).run(taking.door())
+        await begun(settings(cloud, f"{cloud.url}/123456789012/nowhere"), taking.door())
 
 
 async def test_a_queue_that_goes_away_later_is_waited_for(cloud: Aws, taking: Taking) -> None:
@@ -547,7 +563,8 @@ async def test_an_sqs_that_cannot_be_reached_is_waited_for_and_told_once(
     caplog.set_level(logging.INFO, "tidegate")
     clock = ManualClock(auto=True)
     empty = Reply(body=b"{}", headers={"Content-Type": "application/x-amz-json-1.0"})
-    with FaultyServer([503] * 3 + ["reset"] * 3, answer=lambda _: empty) as queue:
+    faults: list[Behaviour] = [503, 503, 503, "reset", "reset", "reset"]
+    with FaultyServer(faults, answer=lambda _: empty) as queue:
         made = settings(cloud, f"{queue.url}/123456789012/events", wait=0)
         async with running(made, taking.door(clock=clock)) as task:
             await until(lambda: len(queue.requests) >= 8, task)
@@ -617,7 +634,7 @@ async def test_while_nothing_comes_a_queue_that_does_not_wait_is_asked_once_a_se
         made = settings(cloud, f"{queue.url}/123456789012/events", wait=0)
         async with running(made, taking.door(clock=clock)):
             for count in range(1, 4):
-                await clock.until_sleeping()
+                await asyncio.wait_for(clock.until_sleeping(), PATIENCE)
                 assert len(queue.requests) == count
                 clock.advance(1.0)
                 await until(lambda count=count: len(queue.requests) == count + 1)  # type: ignore[misc]
@@ -660,6 +677,23 @@ async def test_the_region_is_that_of_the_settings_or_of_aws_variables_or_of_the_
     made = settings(cloud, f"{cloud.url}/1/q", **{"region": None, **given})
     async with s3_clients.connect(made) as clients:
         assert clients.s3.meta.region_name == expected
+
+
+async def test_the_queue_is_asked_in_the_region_that_its_url_names(cloud: Aws) -> None:
+    async with s3_clients.connect(settings(cloud, "https://sqs.eu-south-1.amazonaws.com/1/q")) as clients:
+        assert (clients.s3.meta.region_name, clients.sqs.meta.region_name) == (REGION, "eu-south-1")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [("http://minio:9000", "http://minio:9000/harbour/notice.txt"), (None, "https://harbour.s3.")],
+)
+async def test_buckets_are_named_in_the_path_where_the_endpoint_is_not_that_of_aws(
+    endpoint: str | None, expected: str, cloud: Aws
+) -> None:
+    async with s3_clients.connect(settings(cloud, "http://queue/1/q", endpoint_url=endpoint)) as clients:
+        at = {"Bucket": "harbour", "Key": "notice.txt"}
+        assert (await clients.s3.generate_presigned_url("get_object", Params=at)).startswith(expected)
 
 
 async def test_an_object_that_is_put_becomes_a_summary(cloud: Aws, tmp_path: Path) -> None:

@@ -118,13 +118,13 @@ def test_no_token_is_kept_as_it_is(guarded: Served) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104 - it must be refused
 def test_without_a_token_it_does_not_start_for_other_machines(host: str) -> None:
     with pytest.raises(SettingsError, match="there is no token"):
-        Service(Settings(serve={"host": host, "port": 0}))
+        Service(Settings.read(serve={"host": host, "port": 0}))
 
 
 def test_an_unsigned_webhook_does_not_start_for_other_machines() -> None:
     hook = {"kind": "webhook", "unsigned": True}
     with pytest.raises(SettingsError, match="is unsigned"):
-        Service(Settings(serve={"host": "0.0.0.0", "port": 0, "tokens": ["t"]}, trigger=[hook]))  # noqa: S104
+        Service(Settings.read(serve={"host": "0.0.0.0", "port": 0, "tokens": ["t"]}, trigger=[hook]))  # noqa: S104
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_file_without_a_token_stops_the_start(tmp_path: Path, content: str | N
     if content is not None:
         file.write_text(content)
     with pytest.raises(SettingsError, match=message):
-        Service(Settings(serve={"port": 0, "tokens_file": str(file)}))
+        Service(Settings.read(serve={"port": 0, "tokens_file": str(file)}))
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]"])
@@ -195,7 +195,7 @@ def test_a_text_in_json_is_as_large_as_any_document(served: Served) -> None:
 
 
 def test_a_body_that_comes_in_drops_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies.read_body, "__kwdefaults__", {**bodies.read_body.__kwdefaults__, "seconds": 0.3})
+    monkeypatch.setattr(bodies.read_body, "__kwdefaults__", {"setting": "", "seconds": 0.3})
     with serving() as served:
         head = b"POST /v1/threads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc"
         assert raw(served, head).startswith(b"HTTP/1.1 408 ")

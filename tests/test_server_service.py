@@ -116,8 +116,7 @@ def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
             wait_for(lambda: api.requests or None)
             served.kill()
         with process(tmp_path, **api.settings) as (_, client, _):
-            for thread_id in ids:
-                wait_for(lambda thread_id=thread_id: True if status(client, thread_id) == "complete" else None, 60.0)
+            wait_for(lambda: True if {status(client, each) for each in ids} == {"complete"} else None, 60.0)
             page = client.get("/v1/threads").json()["threads"]
     assert sorted(each["thread_id"] for each in page) == sorted(ids)
 
@@ -313,7 +312,7 @@ def test_a_port_that_is_taken_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1, port {port}: .*--port"):
-            Service(Settings(serve={"port": port}))
+            Service(Settings.read(serve={"port": port}))
 
 
 def test_without_the_extra_the_command_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

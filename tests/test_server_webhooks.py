@@ -205,7 +205,7 @@ def test_an_unsigned_one_takes_what_this_machine_sends_and_nothing_by_another_na
 )
 def test_a_webhook_that_cannot_work_stops_the_start(hooks: list[dict[str, object]], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as raised:
-        Service(Settings.model_validate({"serve": {"port": 0}, "trigger": hooks}))
+        Service(Settings.read(serve={"port": 0}, trigger=hooks))
     assert OLD not in str(raised.value)
 
 

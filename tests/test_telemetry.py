@@ -576,6 +576,7 @@ def test_a_collector_receives_metrics_and_none_is_labelled_by_thread(received: C
         "tidegate.node.duration": "s",
         "tidegate.retries": "{retry}",
         "tidegate.run.duration": "s",
+        "tidegate.runs": "{run}",
     }
     assert received.metrics["tidegate.run.duration"].points == (
         {"tidegate.outcome": "complete", "tidegate.run.resumed": False},
@@ -649,3 +650,15 @@ def test_telemetry_is_light_to_import() -> None:
     roots = {name.split(".")[0] for name in done.stdout.split()}
     assert not roots & {"langgraph", "langchain_core", "httpx", "requests", "pydantic"}
     assert "opentelemetry.sdk" not in done.stdout.split()
+
+
+def test_prompt_and_answer_are_recorded_in_the_form_of_the_conventions(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
+    with spans.chat("small", "openai", attempt=1) as chat:
+        chat.content([("system", "Be brief."), ("human", "Who?"), ("ai", "Bob.")], "Eve.", finish="length")
+    found = attributes(recorder.one("chat small"))
+    prompt, answer = (json.loads(found[f"gen_ai.{name}.messages"]) for name in ("input", "output"))
+    assert [message["role"] for message in prompt] == ["system", "user", "assistant"]
+    assert answer == [{"role": "assistant", "parts": [{"type": "text", "content": "Eve."}], "finish_reason": "length"}]

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment of an execution: the command that it prints completes the thread, and pays nothing twice."""
+"""Ctrl-C or SIGTERM at any moment of an execution: the command that it prints completes it, and pays nothing twice."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ def tidegate(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("probing", "answered"), [(False, 0), (False, 3), (True, 0)], ids=["first call", "fan-out", "probe"]
+    ("probing", "answered", "how"),
+    [(False, 0, signal.SIGINT), (False, 3, signal.SIGTERM), (True, 0, signal.SIGINT)],
+    ids=["first call", "fan-out", "probe"],
 )
-def test_what_ctrl_c_stopped_is_completed_by_the_command_that_it_prints(
-    tmp_path: Path, probing: bool, answered: int
+def test_what_ctrl_c_or_sigterm_stopped_is_completed_by_the_command_that_it_prints(
+    tmp_path: Path, probing: bool, answered: int, how: signal.Signals
 ) -> None:
     with EnrichmentServer() as server:
         (tmp_path / "note.txt").write_text(TEXT)
@@ -46,7 +48,7 @@ def test_what_ctrl_c_stopped_is_completed_by_the_command_that_it_prints(
         server.follow(Schedule([200] * answered, then="hang"))
         with tidegate(tmp_path, "run", "--thread-id", "t", "note.txt") as interrupted:
             server.wait_for(met, timeout=60.0)
-            interrupted.send_signal(signal.SIGINT)
+            interrupted.send_signal(how)
             _, told = interrupted.communicate(timeout=60)
         assert interrupted.returncode == 130
         assert told.endswith("go on with: tidegate resume t\n")

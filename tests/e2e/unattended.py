@@ -75,12 +75,14 @@ class Service:
         api: Api | None,
         triggers: Iterable[Mapping[str, object]] = (),
         *,
+        sink: Mapping[str, object] | None = None,
         environ: Mapping[str, str] | None = None,
         **serve: object,
     ) -> None:
-        """Configure it; documents go in by the `triggers`, results come out in `results`. Without an API none is asked.
+        """Configure it; documents go in by the `triggers`, results come out in `results`, or by the `sink`.
 
-        `environ` is added to the environment of the process, `serve` are settings of that section.
+        Without an API none is asked. `environ` is added to the environment of the process, `serve` are settings of that
+        section.
         """
         self.folder = folder
         self.results = folder / "results"
@@ -98,7 +100,7 @@ class Service:
             ("serve", {"port": self.port, "tokens": [TOKEN], "retry_initial": 0.1, **serve}),
             ("enrichment", enrichment),
             *(("[trigger]", trigger) for trigger in triggers),
-            ("[sink]", {"kind": "file", "path": str(self.results), "formats": ["json"]}),
+            ("[sink]", sink or {"kind": "file", "path": str(self.results), "formats": ["json"]}),
         ]
         lines = ['recogniser = "rules"', "max_visits = 1000"]
         for name, values in tables:

@@ -112,17 +112,36 @@ def _arn(queue: str) -> str:
 
 
 @contextmanager
+def _one_deletion_at_a_time() -> Iterator[None]:
+    """Mend moto 5.2.5, which deletes by making a queue's list anew: what another thread deletes meanwhile is back."""
+    from moto.sqs.models import Queue
+
+    delete = Queue.delete_message
+
+    def locked(self: Queue, receipt_handle: str) -> None:
+        with self._messages_lock:  # which sending takes too
+            delete(self, receipt_handle)
+
+    setattr(Queue, "delete_message", locked)  # noqa: B010 - a stand-in has another type
+    try:
+        yield
+    finally:
+        setattr(Queue, "delete_message", delete)  # noqa: B010
+
+
+@contextmanager
 def aws(port: int = 0) -> Iterator[Aws]:
     """Serve on a port of 127.0.0.1, a free one by default."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    try:
-        host, free = server.get_host_and_port()
-        yield Aws(f"http://{host}:{free}")
-    finally:
-        server.stop()
+    with _one_deletion_at_a_time():
+        server.start()
+        try:
+            host, free = server.get_host_and_port()
+            yield Aws(f"http://{host}:{free}")
+        finally:
+            server.stop()
 
 
 if __name__ == "__main__":

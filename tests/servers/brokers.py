@@ -38,6 +38,7 @@ class Server:
 
     program = ""
     patience = 10.0
+    question, answer = b"", b"INFO"  # NATS greets with it
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,16 +95,14 @@ class Server:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
                 connection.sendall(self.question)
-                return bool(connection.recv(4))
+                return connection.recv(len(self.answer)).startswith(self.answer)
         except OSError:
             return False
-
-    question = b""
 
 
 class Redis(Server):
     program = "redis-server"
-    question = b"PING\r\n"
+    question, answer = b"PING\r\n", b"+PONG"  # an error while it loads its data
 
     @property
     def url(self) -> str:
@@ -117,7 +116,10 @@ class Redis(Server):
 
 class Nats(Server):
     program = "nats-server"
-    jetstream = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.more = ["-js", "-sd", str(folder)]
 
     @classmethod
     def found(cls) -> str | None:
@@ -129,14 +131,13 @@ class Nats(Server):
 
     @property
     def command(self) -> list[str]:
-        more = ["-js", "-sd", str(self.folder)] if self.jetstream else []
-        return [self.found() or self.program, "-a", "127.0.0.1", "-p", str(self.port), *more]
+        return [self.found() or self.program, "-a", "127.0.0.1", "-p", str(self.port), *self.more]
 
 
 class RabbitMQ(Server):
     program = _RABBITMQ_PROGRAM
     patience = 60.0
-    question = b"GET / HTTP/1.1\r\n\r\n"  # it answers with the version of AMQP that it speaks
+    question, answer = b"GET / HTTP/1.1\r\n\r\n", b"AMQP"  # it answers with the version that it speaks
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -41,7 +41,8 @@ class Served:
             found: dict[str, Any] = self.client.get(f"/v1/threads/{thread_id}").raise_for_status().json()
             return found if found["status"] in statuses else None
 
-        return wait_for(look)
+        found: dict[str, Any] = wait_for(look)
+        return found
 
 
 def wait_for(look: Callable[[], Any], seconds: float = LONGEST) -> Any:
@@ -63,7 +64,7 @@ def serving(
 ) -> Iterator[Served]:
     """Run a service on a free port, with threads in memory unless told otherwise; drain it at the end."""
     options = {"checkpoints": "memory:", "recogniser": "rules", **options}
-    service = Service(Settings(**options, serve={"port": 0, "grace": 5.0, **(serve or {})}), clock=clock)
+    service = Service(Settings.read(**options, serve={"port": 0, "grace": 5.0, **(serve or {})}), clock=clock)
     ready = threading.Event()
     loops: list[asyncio.AbstractEventLoop] = []
     ended: list[BaseException] = []

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
+import httpx
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from standardwebhooks.webhooks import Webhook
 
+from tests.e2e.unattended import Service
 from tests.servers.enrichment import EnrichmentServer
 from tidegate.settings import Settings, in_force
 from tidegate.settings.service import Sink, Trigger
@@ -107,6 +114,41 @@ def outage(folder: Path, *, reset_timeout: float) -> dict[str, str]:
     }
 
 
+def serve(folder: Path) -> dict[str, str]:
+    """Serve what README configures, and bring it two documents."""
+    [config] = re.findall(r"<!-- config: serve -->\n```toml\n(.*?)```", README.read_text(), re.DOTALL)
+    [secret] = re.findall(r"whsec_[^\"]*", config)
+    service = Service(folder, None)
+    (folder / "tidegate.toml").write_text(f"{config}\n[serve]\nport = {service.port}\n")
+    (folder / "inbox").mkdir()
+    with service:
+        service.wait_until_ready()
+        shutil.copy(ROOT / SAMPLE, folder / "inbox")
+        _until(lambda: (folder / "summaries" / "harbour-report.md.summary.md").exists())
+        body, at = json.dumps({"text": "The ferry to Bergen is late.", "name": "notice"}), datetime.now(UTC)
+        headers = {
+            "webhook-id": "msg_1",
+            "webhook-timestamp": str(int(at.timestamp())),
+            "webhook-signature": Webhook(secret).sign("msg_1", at, body),
+            "content-type": "application/json",
+        }
+        httpx.post(f"{service.url}/hooks/webhook", content=body, headers=headers).raise_for_status()
+        _until(lambda: (folder / "summaries" / "notice.summary.json").exists())
+        time.sleep(1.0)  # the log tells of it afterwards
+        service.stop()
+    told = service.log().replace(f":{service.port}", ":8321").rstrip()
+    files = "\n".join(sorted(file.name for file in (folder / "summaries").iterdir()))
+    return {"serve": console("tidegate serve", f"{told}\n$ ls summaries\n{files}")}
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60.0
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError("it never happened")
+        time.sleep(0.05)
+
+
 def demo(printed: str) -> dict[str, str]:
     """Leave out how documents go through a service that answers."""
     introduction, _, outage = printed.partition("\n\n1. ")
@@ -141,6 +183,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         blocks = run(Path(one)) | graph(Path(one)) | settings() | outage(Path(other), reset_timeout=30.0)
         blocks |= demo(tidegate("demo", folder=Path(one)))
+        (service := Path(one) / "service").mkdir()
+        blocks |= serve(service)
     README.write_text(written_into(README.read_text(), blocks))
 
 

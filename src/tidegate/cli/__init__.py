@@ -55,6 +55,10 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_SERVICE = ("tidegate.engine", "tidegate.triggers", "tidegate.sinks", "tidegate.server")
+"""What a service logs that nobody watches: not each step of each thread."""
+
+
 @app.callback(
     epilog="Exit codes: 0 done, 1 unexpected error, 2 usage or settings, 3 degraded (--fail-on-degraded), "
     "4 waiting for a circuit, 5 a service failed (policy fail), 6-9 thread, 10-16 document, "
@@ -62,6 +66,7 @@ def _print_version(wanted: bool) -> None:
     "130 interrupted."
 )
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
@@ -72,7 +77,7 @@ def _options(
 ) -> None:
     from tidegate.telemetry import logs
 
-    logs.set_up(log_format, verbose=verbose)
+    logs.set_up(log_format, verbose=verbose, told=_SERVICE if context.invoked_subcommand == "serve" else ())
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Mapping
 
 import typer
@@ -36,6 +37,9 @@ def execute(
 
     async def stream() -> Result:
         result: Result | None = None
+        task = asyncio.current_task()
+        if task is not None:  # as Ctrl-C does; else the execution's span would never be sent
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         async with Pipeline.open(settings) as pipeline:
             with progress:
                 async for event in pipeline.stream(document, thread_id=thread_id, when_open=when_open, fresh=fresh):
@@ -49,7 +53,7 @@ def execute(
     try:
         try:
             result = asyncio.run(stream())
-        except (ServiceError, KeyboardInterrupt) as error:
+        except (ServiceError, KeyboardInterrupt, asyncio.CancelledError) as error:
             if not progress.thread_id:
                 raise
             again = f"go on with: {resume_command(progress.thread_id, options)}"

@@ -223,30 +223,34 @@ class InProcessEngine:
 
     async def _execute(self, record: ThreadRecord) -> None:
         thread_id = record.thread_id
-        sentences: list[Sentence] = []
+        judged: list[tuple[Exception, Sentence]] = []
 
         def judge(failed: ThreadRecord, error: Exception) -> Sentence:
-            sentences.append(self._judge(failed, error))
-            return sentences[-1]
+            sentence = self._judge(failed, error)
+            judged.append((error, sentence))
+            return sentence
 
         token = context.attach(await self._context(record))
         try:
-            await self._pipeline.resume(
+            result = await self._pipeline.resume(
                 thread_id,
                 when_open=record.when_open,
                 control=self._drain,
                 unattended=Unattended(seen=record, judge=judge),
             )
+            _log.info("thread %s is %s, revision %d", thread_id, result.status, result.revision)
         except ThreadNotFound:
             return  # it was deleted
         except Exception as error:
-            if not sentences or isinstance(error, (LeaseLost, *_AWAY)):  # what it was sentenced to may not be recorded
+            if not judged or error is not judged[-1][0]:  # its sentence was not recorded
                 raise
-            pause = sentences[-1].pause
-            if pause is None:
+            _, sentence = judged[-1]
+            if sentence.pause is None:
                 _log.error("thread %s was given up: %s", thread_id, _told(error))
             else:
-                _log.warning("thread %s failed, and is tried again in %.0f s: %s", thread_id, pause, _told(error))
+                _log.warning(
+                    "thread %s failed, and is tried again in %.0f s: %s", thread_id, sentence.pause, _told(error)
+                )
         finally:
             context.detach(token)
 
@@ -255,7 +259,8 @@ class InProcessEngine:
         is_first = record.status == "queued" and not record.fingerprint
         origin = await self._pipeline.inbox.origin(record.thread_id) if is_first else None
         span = traceparent.read(origin.traceparent) if origin else None
-        return trace.set_span_in_context(trace.NonRecordingSpan(span)) if span else context.Context()
+        # The app's context but for its span: it may suppress instrumentation, and is no part of the thread's trace.
+        return trace.set_span_in_context(trace.NonRecordingSpan(span) if span else trace.INVALID_SPAN)
 
     def _judge(self, record: ThreadRecord, error: Exception) -> Sentence:
         service = error if isinstance(error, ServiceError) else None

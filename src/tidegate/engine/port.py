@@ -54,7 +54,7 @@ class Engine(Protocol):
 
         Raises:
             ThreadNotFound: no thread has this ID.
-            ThreadBusy: another process runs it.
+            ThreadBusy: another process runs it, or somebody in this one who waits for it.
         """
         ...
 

@@ -6,8 +6,9 @@ import asyncio
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 
 from tidegate.errors import StoreError, StoreUnavailable
 from tidegate.server import problems, threads, views
@@ -29,13 +30,16 @@ def build(context: Context, *more: APIRouter) -> FastAPI:
         separate_input_output_schemas=False,
     )
     problems.install(app)
-    app.include_router(threads.router(context), responses=_ERRORS)
-    app.include_router(_circuits(context), responses=_ERRORS)
+    app.include_router(threads.router(context), responses=_ERRORS, dependencies=[_BEARER])
+    app.include_router(_circuits(context), responses=_ERRORS, dependencies=[_BEARER])
     app.include_router(_health(context))
     for router in more:
-        app.include_router(router)
+        app.include_router(router, responses=_ERRORS)
     return app
 
+
+_BEARER = Depends(HTTPBearer(auto_error=False, description="needed where the server has tokens"))
+"""For the description alone: the boundary has looked at the token before."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "default": {

@@ -33,7 +33,11 @@ Fetch = Callable[[str, str | None], Awaitable[Loaded]]
 class Submission(BaseModel):
     """A document as JSON: give `text` or `url`."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["url"]}]},
+    )
 
     text: str | None = Field(default=None, description="the document itself")
     url: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = Field(

@@ -45,7 +45,12 @@ class Exposition:
         """Return the route."""
         routes = APIRouter(tags=["health"])
 
-        @routes.get("/metrics", summary="Metrics, as Prometheus reads them", response_class=Response)
+        @routes.get(
+            "/metrics",
+            summary="Metrics, as Prometheus reads them",
+            response_class=Response,
+            responses={200: {"content": {"text/plain": {}}, "description": "the text format of Prometheus"}},
+        )
         async def metrics() -> Response:
             return Response(await self.text(context), media_type=CONTENT_TYPE_LATEST)
 

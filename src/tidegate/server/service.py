@@ -105,17 +105,14 @@ class Service:
             SettingsError: a trigger cannot begin.
         """
         with contextlib.closing(self._socket), self._listening_to_signals():
-            async with contextlib.AsyncExitStack() as opened:
-                pipeline = await opened.enter_async_context(Pipeline.open(self._settings, clock=self._clock))
-                for sink in self._sinks:
-                    opened.push_async_callback(sink.aclose)
+            async with Pipeline.open(self._settings, clock=self._clock) as pipeline:
                 await self._run(pipeline, on_ready)
 
     async def _run(self, pipeline: Pipeline, on_ready: Callable[[str], None]) -> None:
         limit = self._settings.max_document_bytes
         engine = InProcessEngine(pipeline, clock=self._clock)
-        relay = Relay(pipeline, self._sinks, clock=self._clock)
         door = Door(engine, pipeline.inbox, max_document_bytes=limit, clock=self._clock)
+        relay = Relay(pipeline, self._sinks, clock=self._clock)
         worker: asyncio.Task[None] | None = None
         context = Context(
             pipeline=pipeline,
@@ -131,7 +128,7 @@ class Service:
         server = HttpServer(self._around(app), self._socket)
         keep = partial(keep_running, clock=self._clock, is_over=self._stopping.is_set)
         worker = asyncio.create_task(keep("the engine", engine.run_worker))
-        relaying = asyncio.create_task(keep("the relay of results", relay.run))
+        delivering = asyncio.create_task(keep("the relay", relay.run if self._sinks else self._nothing))
         serving = asyncio.create_task(server.run_until_stopped())
         stopping = asyncio.create_task(self._stopping.wait())
         watching = asyncio.create_task(self._notifier.watch(partial(http.store_answers, context), self._clock))
@@ -139,23 +136,31 @@ class Service:
             asyncio.create_task(keep(f"trigger {each.name}", partial(each.run, door))) for each in self._triggers
         ]
         try:
-            needed = (serving, worker, relaying, *triggers)
-            await _first(asyncio.create_task(server.listening.wait()), *needed)
+            await _first(asyncio.create_task(server.listening.wait()), serving, worker, delivering, *triggers)
             counts = await pipeline.registry.count()
             unfinished = sum(counts.get(each, 0) for each in _UNFINISHED)
-            on_ready(f"{self.url}; triggers: {len(self._settings.trigger)}, unfinished threads: {unfinished}")
+            triggers_, sinks_ = len(self._settings.trigger), len(self._settings.sink)
+            on_ready(f"{self.url}; triggers: {triggers_}, sinks: {sinks_}, unfinished threads: {unfinished}")
             self._notifier.tell("READY=1", f"STATUS={self.url}")
-            await _first(stopping, *needed)
+            await _first(stopping, serving, worker, delivering, *triggers)
         finally:
             self._stopping.set()
             self._notifier.tell("STOPPING=1")
             await _cancel(*triggers)
+            grace = self._clock.monotonic() + self._settings.serve.grace
             engine.stop()
-            relay.stop()
-            await self._drain(worker, relaying)
+            await self._until(grace, worker, "executions are cancelled, and resumed at the next start")
+            relay.stop()  # after the executions, whose results it may deliver still
+            await self._until(grace, delivering, "deliveries are cancelled, and made at the next start")
+            for sink in self._sinks:
+                await sink.aclose()
             server.stop()
             await asyncio.wait([serving])
             await _cancel(stopping, watching)
+
+    async def _nothing(self) -> None:
+        """Wait for the end, where there is nothing to do until then."""
+        await self._stopping.wait()
 
     def _around(self, app: App) -> App:
         return Boundary(
@@ -166,12 +171,12 @@ class Service:
             unsigned=[hook.path for hook in self._webhooks if hook.signatures is None],
         )
 
-    async def _drain(self, *tasks: asyncio.Task[None]) -> None:
-        """Let executions end their supersteps, and deliveries, for as long as the grace period says."""
-        _, late = await asyncio.wait(tasks, timeout=self._settings.serve.grace)
-        if late:
-            _log.warning("the grace period is over: what goes on is cancelled, and goes on at the next start")
-        await _cancel(*tasks)
+    async def _until(self, grace: float, task: asyncio.Task[None], otherwise: str) -> None:
+        """Let a task end by itself until the grace period is over."""
+        await asyncio.wait([task], timeout=max(0.0, grace - self._clock.monotonic()))
+        if not task.done():
+            _log.warning("the grace period is over: %s", otherwise)
+        await _cancel(task)
 
     @contextlib.contextmanager
     def _listening_to_signals(self) -> Iterator[None]:

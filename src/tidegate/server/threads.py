@@ -97,6 +97,9 @@ def router(context: Context) -> APIRouter:
 
     async def _known(receipt: Receipt, found: Brought, key: str) -> Response:
         """Answer a key that came before, if the document is the same: a URL's is not read again, and may change."""
+        if not receipt.document_id:
+            detail = f"the thread that the key {key!r} began was deleted; send a new key"
+            raise Problem(409, detail, kind="thread-deleted")
         if found.data is not None:
             is_same = hashlib.sha256(found.data).hexdigest() == receipt.document_id
         else:
@@ -157,7 +160,7 @@ def router(context: Context) -> APIRouter:
         if record.status in ("failed", "dead", "cancelled"):
             await pipeline.retry(thread_id)
         elif record.status in ("waiting", "degraded"):
-            await pipeline.hasten(thread_id)
+            await pipeline.ask_again(thread_id)
         engine.wake()
         return views.ThreadRow.of(await _existing(thread_id))
 

@@ -22,6 +22,12 @@ from tidegate.triggers.messages import Message, fetched, may_pass, read_message
 
 _OURS = ("/v1", "/healthz", "/readyz", "/metrics")
 _PASSING_PAUSE = 60.0
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "required": True,
+    "description": "JSON with text, url or base64 and a name; a CloudEvent 1.0; or the document with its content type",
+    "content": {"application/json": {"schema": {"type": "object"}}, "text/plain": _BINARY, "application/pdf": _BINARY},
+}
 
 
 class Webhook:
@@ -75,7 +81,7 @@ def _add(routes: APIRouter, context: Context, hook: Webhook) -> None:
         response_model=Accepted,
         responses={200: {"model": Accepted, "description": "the same event came before"}},
         summary=f"Send a document to the trigger {hook.name}",
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {}, "application/*": {}}}},
+        openapi_extra={"requestBody": _BODY},
     )
     async def take(request: Request) -> Response:
         limit = context.door.max_document_bytes

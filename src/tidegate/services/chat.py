@@ -29,6 +29,8 @@ _UNSHAPING = re.compile(
 )
 _WITHHELD = frozenset({"content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content"})
 _CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
+_TOO_MANY = 2**48
+"""Tokens that no request has: one count of over 64 bits kept all metrics of the process from being sent."""
 
 
 class Bill:
@@ -137,7 +139,7 @@ class Chat:
                     message = await self._model.ainvoke(list(messages), {"tags": tags}, **options)
                 except Exception as error:
                     raise self._failure(error) from error
-                span.content([(each.type, each.text) for each in messages], message.text)
+                span.content([(each.type, each.text) for each in messages], message.text, finish=_finish(message))
                 if (usage := _usage(message)) is not None:
                     bill.add(usage)
                     span.usage(usage.input_tokens, usage.output_tokens)
@@ -199,10 +201,12 @@ def no_failure(error: BaseException) -> ServiceError | None:
 
 
 def _usage(message: AIMessage) -> Usage | None:
-    """Return what the provider counted; None if it did not, or not in whole numbers."""
+    """Return what the provider counted; None if it did not, or not in whole numbers that can be so."""
     counted: Mapping[str, object] = message.usage_metadata or {}
     read, written = counted.get("input_tokens"), counted.get("output_tokens")
     if not isinstance(read, int) or not isinstance(written, int):
+        return None
+    if not (0 <= read < _TOO_MANY and 0 <= written < _TOO_MANY):
         return None
     return Usage(input_tokens=read, output_tokens=written)
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from tidegate.settings import ServiceSettings
 
-SINK: Final = ServiceSettings(concurrency=4, attempts=2, attempt_timeout=15.0, budget=40.0)
-"""How one delivery is guarded: a second request at most, since the outbox tries again, after longer pauses."""
+SINK: Final = ServiceSettings(concurrency=4, attempts=1, attempt_timeout=30.0, budget=40.0)
+"""How one delivery is guarded: it is one request, since the outbox tries again, after longer pauses."""
 
 
 def circuit_of(sink: str) -> str:

@@ -130,7 +130,7 @@ def _write(folder: int, name: str, format_: str, delivery: Delivery) -> None:
     with suppress(FileNotFoundError):  # what a killed process left
         os.unlink(unfinished, dir_fd=folder)
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # which follows no link either
         with os.fdopen(os.open(unfinished, flags, 0o666, dir_fd=folder), "wb") as file:
             file.write(_content(format_, delivery))
             file.flush()

@@ -174,6 +174,8 @@ def _name(value: Value, codec: Codec, wanted: dict[bytes, _Named]) -> bytes:
     """Return the value's digest, and add the value and its parts to those wanted."""
     parts = [(key, _name(part, codec, wanted)) for key, part in value.parts]
     digest = value.digest
+    if digest is None and value.text is not None and (known := codec.texts.get(value.text)) is not None:
+        digest, _ = known  # stored since it was serialized
     if digest is None:
         named = (name for key, part in parts for name in (f"{len(key)}:{key}".encode(), part))
         digest = codec.digest((f"{value.kind}:{len(value.data)}:".encode(), value.data, *named))

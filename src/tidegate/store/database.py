@@ -264,7 +264,7 @@ class Database:
         try:
             connection.execute("BEGIN IMMEDIATE")
             for run in _runs(group):
-                results += _attempt_run(connection, run, alone=len(group) == 1)
+                results += _attempt_run(connection, run, alone=len(run) == len(group))
                 if not connection.in_transaction:
                     # SQLite gave the whole transaction up, as it may on a full disk: what came before is undone too.
                     error = results[-1][2]
@@ -366,17 +366,19 @@ def _runs(group: list[_Operation]) -> Iterator[list[_Operation]]:
 
 
 def _attempt_run(connection: sqlite3.Connection, run: list[_Operation], *, alone: bool) -> list[_Told]:
-    """Do what is done together; if it fails, do each alone."""
+    """Do what is done together; if it fails, do each alone. `alone`: nothing else is done in this transaction."""
     told: list[_Told] = []
     if cancelled := {each for each in run if each.future.cancelled()}:  # asked once: it may be at any moment
         told = [(each, None, None) for each in run if each in cancelled]  # who may wait to hear of it
         run = [each for each in run if each not in cancelled]
+    if alone and len(run) == 1:
+        return [*told, (run[0], _work_of(run[0])(connection), None)]  # whoever began the transaction rolls it back
     if len(run) > 1:
         work: Any = run[0].work
-        _, error = _attempt(connection, lambda c: work(c, [each.item for each in run]), alone=False)
+        _, error = _attempt(connection, lambda c: work(c, [each.item for each in run]), alone=alone)
         if error is None or not connection.in_transaction:
             return told + [(each, None, error) for each in run]
-    return told + [(each, *_attempt(connection, _work_of(each), alone=alone)) for each in run]
+    return told + [(each, *_attempt(connection, _work_of(each), alone=False)) for each in run]
 
 
 def _work_of(operation: _Operation) -> Callable[[sqlite3.Connection], Any]:
@@ -387,19 +389,22 @@ def _work_of(operation: _Operation) -> Callable[[sqlite3.Connection], Any]:
 def _attempt(
     connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any], *, alone: bool
 ) -> tuple[Any, BaseException | None]:
-    """Do one piece of work of a transaction; if it fails, undo it and nothing else."""
-    if alone:
-        return work(connection), None  # whoever began the transaction rolls it back
+    """Do one piece of work of a transaction; if it fails, undo it and nothing else.
+
+    What is `alone` in its transaction needs no savepoint: two statements less.
+    """
     if not connection.in_transaction:
         connection.execute("BEGIN IMMEDIATE")
-    connection.execute("SAVEPOINT operation")
+    if not alone:
+        connection.execute("SAVEPOINT operation")
     try:
         result = work(connection)
-        connection.execute("RELEASE operation")
+        if not alone:
+            connection.execute("RELEASE operation")
     except BaseException as error:  # noqa: BLE001 - it is handed to the caller
         if connection.in_transaction:
-            connection.execute("ROLLBACK TO operation")
-            connection.execute("RELEASE operation")
+            for undo in ("ROLLBACK", "BEGIN IMMEDIATE") if alone else ("ROLLBACK TO operation", "RELEASE operation"):
+                connection.execute(undo)
         return None, error
     return result, None
 

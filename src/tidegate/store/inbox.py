@@ -142,12 +142,11 @@ class Inbox:
         return await self._database.write(take)
 
     async def find(self, source: str, event_id: str) -> Receipt | None:
-        """Return what became of an event, None if it has not come: saves reading its document again.
-
-        Raises:
-            EventInvalid: as `accept`.
-        """
-        _check(source, event_id)
+        """Return what became of an event, None if it has not come, or never can: saves reading its document again."""
+        try:
+            _check(source, event_id)
+        except EventInvalid:
+            return None
         known = await self._database.read(lambda connection: _known(connection, source, event_id))
         return None if known is None else known.receipt
 

@@ -35,7 +35,7 @@ class ThreadRecord:
     `when_open` is the policy that its last execution was given, in place of the settings'. `extraction_at`,
     `enrichment_at` and `summary_at` are the times from which a sweep may ask that service for what the thread lacks, if
     its circuit lets it: None where it lacks nothing that can be had. They outlast a crash in the middle of healing.
-    `attempts` counts the executions that were begun since one got further than the checkpoint `attempted_at`.
+    `attempts` counts the executions that ended, or go on, after the checkpoint `attempted_at` and before the next one.
     """
 
     thread_id: str
@@ -78,11 +78,13 @@ SUSPECT: Final = 2
 Whatever ran beside it was interrupted as often, and is told from it by being run apart.
 """
 
-_DUE_SINCE = "coalesce(next_at, updated_at)"
-_PAUSE_IS_OVER = """
-    status = 'failed' AND (coalesce(next_at, 0.0) <= tidegate_now()
-        OR updated_at - tidegate_now() >= next_at - updated_at)
-"""  # the last for a clock that was set back by as much as there was to wait, or more
+_PAUSE_IS_OVER: Final = (  # apart, so that each is found by an index, however many threads failed in an outage
+    "status = 'failed' AND next_at IS NULL ORDER BY updated_at, thread_id LIMIT ?",
+    "status = 'failed' AND next_at <= (SELECT tidegate_now()) ORDER BY next_at, thread_id LIMIT ?",
+    # Its pause began later than now: the clock was set back, by as much as there was to wait, or more.
+    """status = 'failed' AND updated_at > (SELECT tidegate_now())
+        AND updated_at - (SELECT tidegate_now()) >= next_at - updated_at ORDER BY updated_at, thread_id LIMIT ?""",
+)
 _COLUMNS = ", ".join(field.name for field in fields(ThreadRecord))
 _UPDATES = ", ".join(f"{field.name} = excluded.{field.name}" for field in fields(ThreadRecord)[1:])
 
@@ -232,10 +234,10 @@ class Registry:
             found = [each for each in begun if each.attempts < SUSPECT]
             found += [each for each in begun if each.attempts >= SUSPECT][:suspects]
             most = limit + len(but_not)
-            failed = _select(connection, f"WHERE {_PAUSE_IS_OVER} ORDER BY {_DUE_SINCE}, thread_id LIMIT ?", (most,))
+            failed = [each for clause in _PAUSE_IS_OVER for each in _select(connection, f"WHERE {clause}", (most,))]
             queued = _select(connection, "WHERE status = 'queued' ORDER BY updated_at, thread_id LIMIT ?", (most,))
-            due = sorted([*failed, *queued], key=lambda each: each.next_at or each.updated_at)
-            return [*found, *(each for each in due if each.thread_id not in but_not)][:limit]
+            due = {each.thread_id: each for each in (*failed, *queued) if each.thread_id not in but_not}
+            return [*found, *sorted(due.values(), key=lambda each: each.next_at or each.updated_at)][:limit]
 
         return await self._database.read(select)
 
@@ -243,11 +245,11 @@ class Registry:
         """Return the seconds until the pause of a failed thread is over that is not over yet; None if there is none."""
 
         def select(connection: Connection) -> float | None:
-            sql = (
-                "SELECT min(next_at) - tidegate_now() FROM threads WHERE status = 'failed' AND next_at > tidegate_now()"
-            )
-            [left] = connection.execute(sql).fetchone()
-            return None if left is None else max(0.0, float(left))
+            left = connection.execute(
+                """SELECT next_at - (SELECT tidegate_now()) FROM threads
+                   WHERE status = 'failed' AND next_at > (SELECT tidegate_now()) ORDER BY next_at LIMIT 1"""
+            ).fetchone()
+            return None if left is None else max(0.0, float(left[0]))
 
         return await self._database.read(select)
 

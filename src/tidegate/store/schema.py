@@ -158,6 +158,7 @@ THREADS_BY_NAME = """
 EVENTS = """
     ALTER TABLE threads ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE threads ADD COLUMN attempted_at TEXT;
+    CREATE INDEX threads_by_pause ON threads (next_at) WHERE status = 'failed';
     CREATE TABLE inbox (
         source TEXT NOT NULL,
         event_id TEXT NOT NULL,

@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import IO, Any, Literal, TypeAlias
 
@@ -99,11 +99,16 @@ def error_of(record: logging.LogRecord) -> Mapping[str, Any]:
     return {"error": {"type": kind.__name__, "at": at}}
 
 
-def set_up(shape: Format, *, verbose: bool, stream: IO[str] | None = None) -> None:
-    """Write this process's records to `stream` (stderr): all from INFO if `verbose`, else from WARNING."""
+def set_up(shape: Format, *, verbose: bool, told: Collection[str] = (), stream: IO[str] | None = None) -> None:
+    """Write this process's records to `stream` (stderr): all from INFO if `verbose`, else from WARNING.
+
+    Those of loggers whose names begin with one of `told` are written from INFO on all the same.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if shape == "json" else TextFormatter(clears=handler.stream.isatty()))
-    handler.setLevel(logging.INFO if verbose else logging.WARNING)
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
+    handler.setLevel(logging.INFO if verbose or told else logging.WARNING)
+    if not verbose:
+        handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith(tuple(told)))
+    logging.basicConfig(level=handler.level, handlers=[handler], force=True)
     # It logs the whole address of each request that a model's client makes, in which there may be a key.
     logging.getLogger("httpx").setLevel(logging.WARNING)

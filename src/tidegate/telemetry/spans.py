@@ -27,6 +27,7 @@ _tracer = trace.get_tracer(names.SCOPE)  # a proxy, until the host sets a tracer
 _RECORDED = context.create_key("tidegate-recorded")
 """Whether somebody records the execution that the current context is part of; not there outside of one."""
 _HTTP_ERROR = 400
+_ROLES = {"human": "user", "ai": "assistant"}  # LangChain's words, and those of the conventions
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -204,15 +205,20 @@ class Chat(Operation):
     kind = SpanKind.CLIENT
     duration = metrics.chat_duration
 
-    def content(self, messages: Sequence[tuple[str, str]], answer: str) -> None:
-        """Record prompt and answer where that is wanted; each of the `messages` is a role and a text."""
+    def content(self, messages: Sequence[tuple[str, str]], answer: str, *, finish: str = "") -> None:
+        """Record prompt and answer where that is wanted; each of the `messages` is a role and a text.
+
+        `finish` is why the model stopped, in its provider's word; `stop` where that says nothing.
+        """
         if not (self._span.is_recording() and content.is_wanted()):
             return
         prompt, said = [(role, content.shown(text)) for role, text in messages], content.shown(answer)
         self._span.set_attributes(
             {
                 names.GEN_AI_INPUT: json.dumps([_message(role, text) for role, text in prompt], ensure_ascii=False),
-                names.GEN_AI_OUTPUT: json.dumps([_message("assistant", said)], ensure_ascii=False),
+                names.GEN_AI_OUTPUT: json.dumps(
+                    [{**_message("assistant", said), "finish_reason": finish or "stop"}], ensure_ascii=False
+                ),
                 names.OPENINFERENCE_INPUT: "\n\n".join(text for _, text in prompt),
                 names.OPENINFERENCE_OUTPUT: said,
             }
@@ -372,7 +378,7 @@ def _parent(parent: str | None) -> Context | None:
 
 def _message(role: str, text: str) -> dict[str, Any]:
     """Return a message in the form of OpenTelemetry's GenAI conventions."""
-    return {"role": role, "parts": [{"type": "text", "content": text}]}
+    return {"role": _ROLES.get(role, role), "parts": [{"type": "text", "content": text}]}
 
 
 def _address(url: str) -> dict[str, AttributeValue]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
@@ -11,7 +12,15 @@ from dataclasses import dataclass
 from itertools import islice
 
 from tidegate.engine.port import Unreadable
-from tidegate.errors import DocumentError, DocumentTooLarge, EmptyDocument, SettingsError, StoreError, StoreUnavailable
+from tidegate.errors import (
+    DocumentError,
+    DocumentTooLarge,
+    EmptyDocument,
+    SettingsError,
+    SourceUnavailable,
+    StoreError,
+    StoreUnavailable,
+)
 from tidegate.services.intake import shown
 from tidegate.settings.service import FolderTrigger as FolderSettings
 from tidegate.store.file_events import event_id
@@ -205,6 +214,9 @@ class FolderTrigger:
                 file.told = True
                 text = "trigger %s: %r cannot be read (%s); it is tried again at each scan"
                 _log.warning(text, self.name, shown(path), error.strerror)
+                if error.errno == errno.EIO:  # not just for the moment, as it seems: somebody has to look at the disk
+                    damaged = SourceUnavailable(shown(path), f"cannot be read ({error.strerror})", "check the disk")
+                    await self._offered(self._unreadable(path, file.signature, damaged), door)
             return
         if await self._offered(event, door) and self._files.get(path) is file:
             file.event_id = event.id
@@ -254,8 +266,7 @@ class FolderTrigger:
         if file is None:
             return
         try:
-            if await asyncio.to_thread(self._listing.is_link, path):
-                return  # the document stays where it is, and so does what leads to it
+            # A link has another signature than the document that it leads to, and stays where it is, as that does.
             new_path = await asyncio.to_thread(move, self._settings.path, path, file.signature, target)
         except (FileChangedError, FileNotFoundError):
             return  # the next look sees what it is now

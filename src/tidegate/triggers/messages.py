@@ -96,9 +96,8 @@ def read_message(
         return _binary(attributes, body, source, fallback_trace=head.get("traceparent"))
     fallback = fallback_id or hashlib.sha256(body).hexdigest()
     name = head.get("name")
-    if kind in {"application/json", "text/json"} or (not kind and (found := _json_form(body)) is not None):
-        fields = _object(body) if kind else found
-        assert fields is not None  # noqa: S101 - for mypy: the condition says so
+    fields = _object(body) if kind in {"application/json", "text/json"} else None if kind else _json_form(body)
+    if fields is not None:
         if "specversion" in fields:
             return _structured(fields, source, fallback_trace=head.get("traceparent"))
         event_id = fields.pop("id", fallback)

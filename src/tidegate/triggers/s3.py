@@ -129,7 +129,7 @@ class _Consumer:
             messages = await queue.receive(most)
         except ServiceError as failure:
             self._failures += 1
-            self._stale = isinstance(failure, CredentialsRefused)
+            self._stale = self._stale or isinstance(failure, CredentialsRefused)
             if isinstance(failure, Permanent) and not self.heard:
                 raise SettingsError(
                     f"trigger {self._settings.name!r}: there is no queue at its queue_url ({failure.problem})"
@@ -142,6 +142,7 @@ class _Consumer:
             self._silence, self._failures = None, 0
         self.heard = True
         if not messages:
+            self._failures = 0  # of what was denied, nothing is to be had now
             await self._clock.sleep(max(0.0, _SHORTEST_POLL - (self._clock.monotonic() - began)))
         return messages
 

@@ -51,16 +51,21 @@ def check(settings: Settings) -> None:
     for name, url in (("queue_url", settings.queue_url), ("endpoint_url", settings.endpoint_url)):
         if url is None:
             continue
-        try:
-            parts = urlsplit(url)
-            right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            right = False
-        if not right or parts.username is not None:
+        if not _is_plain(url):
             raise SettingsError(
                 f"{name} of trigger {settings.name!r} is no http or https URL, or has a password in it; set it as "
                 "https://sqs.eu-central-1.amazonaws.com/123456789012/NAME for a queue, http://HOST:PORT for an endpoint"
             )
+
+
+def _is_plain(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        )
+    except ValueError:  # a port that is no number
+        return False
 
 
 @asynccontextmanager

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
-from pydantic import AliasChoices, BaseModel, Field, ValidationError
-from pydantic_core import from_json
+from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
 
 from tidegate.errors import EventInvalid
 from tidegate.store.inbox import LONGEST_ID
@@ -22,6 +21,7 @@ TRACEPARENT = "traceparent"
 XRAY = "AWSTraceHeader"
 """The system attribute in which AWS names it."""
 
+_JSON_OBJECT = TypeAdapter(dict[str, Any])
 _XRAY_ROOT = re.compile(r"Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
 _XRAY_PARENT = re.compile(r"Parent=([0-9a-f]{16})(?:;|$)")
 
@@ -98,12 +98,9 @@ def read(message: Mapping[str, Any]) -> Notification:
 
 def _content(text: object) -> dict[str, Any]:
     try:
-        content = from_json(text) if isinstance(text, str) else None  # no lone surrogates, and no endless depth
-    except ValueError:
-        raise EventInvalid("it is not JSON") from None
-    if not isinstance(content, dict):
-        raise EventInvalid("it is no JSON object")
-    return content
+        return _JSON_OBJECT.validate_json(text if isinstance(text, str) else "")  # takes no lone surrogates
+    except ValidationError:
+        raise EventInvalid("it is no JSON object") from None
 
 
 def _objects(content: dict[str, Any]) -> Iterator[CreatedObject]:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
-import nats
 from nats import errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext, api
@@ -32,17 +31,23 @@ async def connect(where: Address, name: str) -> Client:
         ServiceError: the server cannot be reached, or refuses.
     """
     async with failures(name):
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            return await nats.connect(
-                where.url,
-                name=f"tidegate {name}",
-                allow_reconnect=False,
-                max_reconnect_attempts=1,  # else it tries 60 times before it says so (2.16)
-                reconnect_time_wait=0,
-                connect_timeout=int(CONNECT_TIMEOUT),
-                ping_interval=20,
-                error_cb=_unheard,
-            )
+        connection = Client()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connection.connect(
+                    where.url,
+                    name=f"tidegate {name}",
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,  # else it tries 60 times before it says so (2.16)
+                    reconnect_time_wait=0,
+                    connect_timeout=int(CONNECT_TIMEOUT),
+                    ping_interval=20,
+                    error_cb=_unheard,
+                )
+        except BaseException:
+            await close(connection)  # the socket of a server that refused stays open else (2.16)
+            raise
+        return connection
 
 
 async def _unheard(_: Exception) -> None:

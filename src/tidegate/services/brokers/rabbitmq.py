@@ -11,7 +11,7 @@ from typing import Self
 import aio_pika
 import aiormq.exceptions as amqp
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from yarl import URL
+from aio_pika.connection import make_url
 
 from tidegate.errors import Permanent, Refused, ServiceError, Transient
 from tidegate.services.brokers import Address
@@ -33,7 +33,7 @@ async def connect(where: Address, name: str) -> AbstractConnection:
         ServiceError: the broker cannot be reached, or refuses.
     """
     async with failures(name):
-        connection = aio_pika.Connection(URL(where.url), client_properties={"connection_name": f"tidegate {name}"})
+        connection = aio_pika.Connection(make_url(where.url), client_properties={"connection_name": f"tidegate {name}"})
         try:
             await connection.connect(timeout=CONNECT_TIMEOUT)
         except BaseException:
