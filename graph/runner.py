@@ -36,6 +36,7 @@ from tidegate.settings import Policy, ServiceSettings, Settings
 from tidegate.state import Input, Output, State
 from tidegate.store.clock import Clock
 from tidegate.store.registry import ThreadRecord, ThreadStatus
+from tidegate.telemetry import metrics
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -98,6 +99,7 @@ class Pipeline:
         key = settings.key if locate(url).kind != "sqlite" else None  # which the store was opened with
         async with services as wired, open_checkpointer(url, store=wired.store, key=key) as saver:
             await wired.store.open()  # after the saver, which makes the folder that both are in
+            metrics.begin(breaker.name for breaker in wired.used)
             pipeline = cls(wired, saver, settings)
             try:
                 yield pipeline

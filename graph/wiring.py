@@ -78,11 +78,16 @@ class Wired:
 
     async def reports(self) -> list[CircuitReport]:
         """Return every circuit: those of the services in use, and those that ever failed here."""
+        found = {report.name: report for report in await self.circuits.read_all()}
+        used = {each.name: await each.report() for each in self.used}
+        return sorted({**found, **used}.values(), key=lambda report: report.name)
+
+    @property
+    def used(self) -> list[Breaker]:
+        """The circuits of the services that the pipeline calls."""
         used = [self.services.enrichment_circuit] if self.services.enricher else []
         used += [self.services.recogniser_circuit] if self.services.model_recogniser else []
-        used += [writer.circuit for writer in self.services.writers]
-        found = {report.name: report for report in await self.circuits.read_all()}
-        return sorted({**found, **{c.name: await c.report() for c in used}}.values(), key=lambda report: report.name)
+        return used + [writer.circuit for writer in self.services.writers]
 
     async def force(self, name: str, to: Forced | None) -> None:
         """Hold a circuit open or closed, or let it go.

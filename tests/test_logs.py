@@ -234,6 +234,19 @@ def test_addresses_that_a_model_s_client_asks_are_not_logged() -> None:
     assert stream.getvalue() == ""
 
 
+@pytest.mark.parametrize(("is_terminal", "clears"), [(True, "\r\x1b[K"), (False, "")])
+def test_on_a_terminal_a_record_takes_the_place_of_the_line_that_shows_progress(is_terminal: bool, clears: str) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal  # type: ignore[method-assign]
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        logs.set_up("text", verbose=False, stream=stream)
+        logging.getLogger("tidegate").warning("paused")
+    finally:
+        logging.basicConfig(level=before[1], handlers=before[0], force=True)
+    assert stream.getvalue() == f"{clears}WARNING tidegate: paused\n"
+
+
 def test_a_service_tells_of_threads_but_not_of_each_step() -> None:
     stream = io.StringIO()
     before = logging.getLogger().handlers[:], logging.getLogger().level

@@ -15,11 +15,14 @@ from opentelemetry import metrics as api
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from tidegate import Pipeline
 from tidegate.errors import Transient
+from tidegate.graph import runner
 from tidegate.resilience import breaker
 from tidegate.resilience.breaker import Breaker
 from tidegate.resilience.circuits import MemoryCircuits
-from tidegate.telemetry import metrics
+from tidegate.settings import Settings
+from tidegate.telemetry import events, metrics, spans
 from tidegate.testing import ManualClock
 
 README = Path(__file__).parents[1] / "README.md"
@@ -139,3 +142,22 @@ async def test_a_breaker_that_is_gone_is_shown_no_more_and_not_kept_alive(meter:
     del circuit
     gc.collect()
     assert meter.circuits == {"other": 0}
+
+
+def points_of(meter: Meter, name: str, label: str) -> dict[str, float]:
+    counted: dict[str, float] = {}
+    for point in meter.read().get(name, ("", []))[1]:
+        counted[point.attributes[label]] = counted.get(point.attributes[label], 0) + point.value
+    return counted
+
+
+async def test_what_alerts_are_about_is_counted_from_zero_on(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (runner, spans, events):
+        monkeypatch.setattr(module, "metrics", meter.instruments)
+    async with Pipeline.open(Settings.read(checkpoints="memory:")) as pipeline:
+        assert points_of(meter, "tidegate.circuit.transitions", "tidegate.circuit.name") == {"enrichment": 0}
+        assert points_of(meter, "tidegate.retries", "error.type") == {"Transient": 0, "RateLimited": 0}
+        before = points_of(meter, "tidegate.runs", "tidegate.outcome")
+        assert before["degraded"] == before["failed"] == before["complete"] == 0
+        await pipeline.run(text="nothing here")
+        assert points_of(meter, "tidegate.runs", "tidegate.outcome") == {**before, "complete": 1}

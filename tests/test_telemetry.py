@@ -576,6 +576,7 @@ def test_a_collector_receives_metrics_and_none_is_labelled_by_thread(received: C
         "tidegate.node.duration": "s",
         "tidegate.retries": "{retry}",
         "tidegate.run.duration": "s",
+        "tidegate.runs": "{run}",
     }
     assert received.metrics["tidegate.run.duration"].points == (
         {"tidegate.outcome": "complete", "tidegate.run.resumed": False},

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs: `tidegate --help` answers at on
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tidegate.cli import notices
 from tidegate.errors import TidegateError
 
 app = typer.Typer(
@@ -77,7 +79,9 @@ def _options(
 ) -> None:
     from tidegate.telemetry import logs
 
-    logs.set_up(log_format, verbose=verbose, told=_SERVICE if context.invoked_subcommand == "serve" else ())
+    told = _SERVICE if context.invoked_subcommand == "serve" else ()
+    logs.set_up(log_format, verbose=verbose, told=(*told, notices.LOGGER) if log_format == "json" else told)
+    notices.set_form(as_records=log_format == "json", is_verbose=verbose)
 
 
 @app.command()
@@ -392,16 +396,15 @@ def main() -> None:
     try:
         app()
     except TidegateError as error:
-        typer.echo(f"tidegate: {error}", err=True)
+        notices.notice(f"tidegate: {error}", level=logging.ERROR)
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
-        typer.echo("tidegate: interrupted; `tidegate threads` lists what can be resumed", err=True)
+        notices.notice("tidegate: interrupted; `tidegate threads` lists what can be resumed")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
     except (OSError, sqlite3.Error) as error:  # a full disk, a file damaged in the middle
-        typer.echo(
-            f"tidegate: {type(error).__name__}: {error}; check the disk, or restore the file from a copy", err=True
-        )
+        told = f"tidegate: {type(error).__name__}: {error}; check the disk, or restore the file from a copy"
+        notices.notice(told, level=logging.ERROR)
         sys.exit(UNEXPECTED)

@@ -11,6 +11,7 @@ import typer
 
 from tidegate.cli.existing import existing
 from tidegate.cli.exit_codes import DEGRADED, INTERRUPTED, WAITING, exit_code
+from tidegate.cli.notices import notice
 from tidegate.cli.progress import Progress
 from tidegate.cli.text import result_text, resume_command
 from tidegate.errors import ServiceError
@@ -57,11 +58,11 @@ def execute(
             if not progress.thread_id:
                 raise
             again = f"go on with: {resume_command(progress.thread_id, options)}"
-            typer.echo(f"tidegate: {error if isinstance(error, ServiceError) else 'interrupted'}; {again}", err=True)
+            notice(f"tidegate: {error if isinstance(error, ServiceError) else 'interrupted'}; {again}")
             raise typer.Exit(exit_code(error) if isinstance(error, ServiceError) else INTERRUPTED) from None
         shown = {**options, **({"when_open": when_open} if when_open else {})}
         if not progress.steps:
-            typer.echo(_why_nothing_ran(result, resumed=document is None), err=True)
+            notice(_why_nothing_ran(result, resumed=document is None))
         doubtful = settings.enrichment.adapter == "http"
         if as_json:
             typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, indent=2))

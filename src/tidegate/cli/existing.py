@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import typer
-
 from tidegate.checkpointers import Location, locate
+from tidegate.cli.notices import notice
 from tidegate.settings import Settings
 
 
@@ -15,7 +14,7 @@ def existing(options: Mapping[str, str]) -> Settings:
     settings = Settings.read(**options)
     if (missing := _missing(locate(settings.checkpoints))) is None:
         return settings
-    typer.echo(f"{missing} does not exist yet; `tidegate run` makes it, --checkpoints names another", err=True)
+    notice(f"{missing} does not exist yet; `tidegate run` makes it, --checkpoints names another")
     return settings.model_copy(update={"checkpoints": "memory:"})
 
 

@@ -13,6 +13,7 @@ import typer
 
 from tidegate.cli.existing import existing
 from tidegate.cli.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
+from tidegate.cli.notices import notice
 from tidegate.cli.text import printable
 from tidegate.errors import TidegateError
 from tidegate.graph.healing import Healed
@@ -54,7 +55,7 @@ def backfill(options: Mapping[str, str], *, watch: bool, as_json: bool) -> None:
             interrupted = True
         told = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
         later = "".join(f"; {report.name} may be tried again in {report.retry_in:,.0f} s" for report in open_circuits)
-        typer.echo(f"{told or 'no thread could be brought forward'}{later}", err=True)
+        notice(f"{told or 'no thread could be brought forward'}{later}")
     finally:
         shutdown()
     if interrupted and not watch:

@@ -1,4 +1,4 @@
-"""Progress on stderr: a line a step, rewritten while it works on a terminal, written once in a pipe."""
+"""Progress on stderr: a line a step, rewritten while it works on a terminal, written once in a pipe, or a record."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
+from tidegate.cli.notices import are_records, notice, tell_routes
 from tidegate.graph.result import Event
 
 
@@ -17,7 +18,7 @@ class Progress:
         self.steps = 0
         self.thread_id = ""
         self._shown = shown
-        self._live = shown and sys.stderr.isatty()
+        self._live = shown and sys.stderr.isatty() and not are_records()
         self._step = ""
         self._started = 0
         self._ended: list[Event] = []
@@ -46,6 +47,9 @@ class Progress:
         elif event.kind in ("finished", "failed", "interrupted") and event.step == self._step:
             self._ended.append(event)
             final = len(self._ended) == self._started
+            if final and tell_routes() and "to" in event.detail:
+                self._forget_line()
+                return
             self._write(_line(self._ended) if final else f"{self._bar()}…", final=final)
 
     def _bar(self) -> str:
@@ -57,7 +61,11 @@ class Progress:
             sys.stderr.write(f"\r\x1b[K{line}" + ("\n" if final else ""))
             sys.stderr.flush()
         elif self._shown and final:
-            sys.stderr.write(f"{line}\n")
+            notice(f"{self._step}: {text}" if are_records() else line)
+
+    def _forget_line(self) -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
 

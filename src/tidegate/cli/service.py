@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from tidegate.cli.exit_codes import INTERRUPTED
+from tidegate.cli.notices import notice
 from tidegate.errors import MissingExtra
 from tidegate.settings import Settings
 from tidegate.telemetry.setup import configure
@@ -34,7 +35,7 @@ def serve(options: Mapping[str, str], *, host: str | None, port: int | None) -> 
     service = Service(settings, exposition=(exposition := Exposition()))
     shutdown = configure([exposition.reader()])
     try:
-        asyncio.run(service.run(lambda told: typer.echo(f"tidegate serves on {told}", err=True)))
+        asyncio.run(service.run(lambda told: notice(f"tidegate serves on {told}")))
     except asyncio.CancelledError:
         if not service.was_interrupted:
             raise
@@ -42,4 +43,4 @@ def serve(options: Mapping[str, str], *, host: str | None, port: int | None) -> 
         shutdown()
     if service.was_interrupted:
         raise typer.Exit(INTERRUPTED)
-    typer.echo("tidegate: drained, and ended", err=True)
+    notice("tidegate: drained, and ended")

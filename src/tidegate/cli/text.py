@@ -172,8 +172,8 @@ def _doubt(result: Result, options: Mapping[str, str]) -> str:
     if not (unknown := none_found(result.enrichments)):
         return ""
     text = (
-        f"Enrichment answered 'not found' for all {unknown} names. A server does so, too, under a path that it lacks: "
-        f"is enrichment.url right? Once it is, `{command('forget', '--not-found', options=_where(options))}` "
+        f"Enrichment answered 'not found' for all {unknown} names. A server does so, too, under a path that it does "
+        f"not have: is enrichment.url right? Once it is, `{command('forget', '--not-found', options=_where(options))}` "
         "drops these answers, and `tidegate run DOCUMENT --fresh` asks again."
     )
     return textwrap.fill(text, _WIDTH)

@@ -15,7 +15,7 @@ from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Unpack
 
 from tenacity import AsyncRetrying, RetryCallState
 
-from tidegate.errors import BudgetExceeded, CircuitOpen, NotFound, RateLimited, ServiceError, Transient
+from tidegate.errors import BudgetExceeded, CircuitOpen, NotFound, Permanent, RateLimited, ServiceError, Transient
 from tidegate.resilience.breaker import Breaker, CircuitChange, CircuitReport, Permit
 from tidegate.resilience.circuits import Circuits, FailureWindow, MemoryCircuits
 from tidegate.resilience.classification import classify_clients
@@ -77,6 +77,9 @@ class Guard:
 
     One guard serves a whole process, from any event loop. A pause that the service asked for (`Retry-After`) holds all
     calls of the guard, and where `rates` are shared those of other processes; else they learn of it from the service.
+    Once it asked for as many pauses in a row as a call has attempts, with no answer between them, nobody waits for the
+    next one any more: calls end with `RateLimited` until one is answered. A document of 39 names waited for two minutes
+    and made 156 requests before.
 
     Silence is a failure of the service when it lasted for `attempt_timeout`. An attempt that the call's budget cuts off
     sooner is one if it had half of that time, or was the probe of a half-open circuit; else it says nothing: the call
@@ -114,6 +117,7 @@ class Guard:
         self._random = random or randomness.Random()  # noqa: S311 - jitter
         self._held_until = 0.0  # no longer than a budget: a pause of a year must not outlast whoever asked for it
         self._asked_until = 0.0
+        self._pauses = 0  # asked for in a row
         self._lock = threading.Lock()
         self._slots = Slots(settings.concurrency)
         self._rates = rates or MemoryRates(self._clock)
@@ -180,7 +184,8 @@ class Guard:
 
         Raises:
             Transient, RateLimited: the last of `settings.attempts` attempts came to this, or the last that the retry
-                budget (`settings.retry_ratio`) had left.
+                budget (`settings.retry_ratio`) had left; RateLimited with no attempt, too, where one pause has followed
+                another.
             Refused, Permanent, NotFound: what the service answered; not tried again.
             BudgetExceeded: `settings.budget` seconds are used up, or would be by the next pause, or by the wait that
                 `settings.rate` demands.
@@ -253,6 +258,7 @@ class Guard:
         self, attempt: Callable[[int], Awaitable[T]], progress: _Progress, permit: Permit, keep: Keep[T] | None
     ) -> T:
         progress.attempts += 1
+        began = self._clock.monotonic()
         progress.timer = timer = asyncio.timeout(self._settings.attempt_timeout)
         try:
             async with timer:
@@ -271,7 +277,9 @@ class Guard:
             failure.attempts = progress.attempts
             progress.failure = failure
             if isinstance(failure, RateLimited) and failure.retry_after is not None:
-                self._hold(failure.retry_after)
+                self._hold(failure.retry_after, began)
+            elif isinstance(failure, (NotFound, Permanent)):
+                self._pauses = 0
             try:
                 if keep is not None and isinstance(failure, NotFound):
                     await keep(None, progress.attempts)
@@ -280,6 +288,7 @@ class Guard:
             if failure is error:
                 raise
             raise failure from error
+        self._pauses = 0
         try:
             if keep is not None:  # first: cancelled while the circuit is told, the answer would be lost
                 await keep(value, progress.attempts)
@@ -325,15 +334,25 @@ class Guard:
         if report.state == "open" and report.retry_in > delay:
             raise self._shut(report, progress) from progress.failure
         asked = isinstance(progress.failure, RateLimited) and progress.failure.retry_after
+        if asked and self._is_worn_out:
+            assert progress.failure is not None  # noqa: S101 - it is what asked
+            raise progress.failure
         if not asked and not self._retries.spend():  # a retry at the time that the service named is no storm
             events.retry_refused(attempt=progress.attempts, error_type=type(progress.failure).__name__)
             assert progress.failure is not None  # noqa: S101 - it is what is to be repeated
             raise progress.failure
         events.retry_scheduled(attempt=progress.attempts, delay=delay, error_type=type(progress.failure).__name__)
 
-    def _hold(self, seconds: float) -> None:
+    @property
+    def _is_worn_out(self) -> bool:
+        return self._pauses >= self._settings.attempts
+
+    def _hold(self, seconds: float, began: float) -> None:
         now = self._clock.monotonic()
         with self._lock:
+            if seconds > 0.0 and began >= self._held_until:  # else it was on its way when the pause was asked for
+                self._pauses += 1
+                events.pause_asked(self.name, seconds)
             self._asked_until = max(self._asked_until, now + seconds)
             self._held_until = max(self._held_until, now + min(seconds, self._settings.budget))
         if self._rate:
@@ -345,6 +364,10 @@ class Guard:
     async def _sit_out(self, progress: _Progress) -> None:
         """Wait until the pause that the service asked for is over."""
         while (pause := self._held()) > 0.0:
+            if self._is_worn_out:
+                problem = f"asked for {self._pauses} pauses in a row, with no answer between them"
+                left = max(pause, self._asked_until - self._clock.monotonic())
+                raise RateLimited(self.name, problem, retry_after=left, attempts=progress.attempts)
             if self._clock.monotonic() + pause >= progress.deadline:
                 asked = RateLimited(self.name, "asked for a pause", retry_after=pause, attempts=progress.attempts)
                 raise self._over_budget(progress) from progress.failure or asked

@@ -30,6 +30,11 @@ def retry_refused(*, attempt: int, error_type: str) -> None:
     )
 
 
+def pause_asked(service: str, seconds: float) -> None:
+    """Say that a service asked for a pause, which holds all calls of it: whoever watches would see nothing happen."""
+    _log.warning("%s asked for a pause of %.3g s", service, seconds)
+
+
 def replayed(service: str, operation: str) -> None:
     """Say that a call was answered from the journal: it made no request and cost nothing."""
     call = {names.CALL_SERVICE: service, names.CALL_OPERATION: operation}

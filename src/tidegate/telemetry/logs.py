@@ -55,11 +55,17 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """A record as a line to read, with the thread and the node that it is about."""
 
+    def __init__(self, *, clears: bool = False) -> None:
+        """Let each record take the place of the line that a terminal is on, which shows progress."""
+        super().__init__()
+        self._before = "\r\x1b[K" if clears else ""
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and below it the frames of an exception."""
         place = here()
         about = ", ".join(place[key] for key in ("thread_id", "node") if key in place)
-        told = f"{record.levelname} {record.name}: {_printable(message_of(record))}{f' [{about}]' if about else ''}"
+        told = f"{self._before}{record.levelname} {record.name}: {_printable(message_of(record))}"
+        told += f" [{about}]" if about else ""
         if error := error_of(record).get("error"):
             told += "".join(f"\n  {frame}" for frame in error["at"]) + f"\n  {error['type']}"
         return told
@@ -99,7 +105,7 @@ def set_up(shape: Format, *, verbose: bool, told: Collection[str] = (), stream: 
     Those of loggers whose names begin with one of `told` are written from INFO on all the same.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if shape == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter() if shape == "json" else TextFormatter(clears=handler.stream.isatty()))
     handler.setLevel(logging.INFO if verbose or told else logging.WARNING)
     if not verbose:
         handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith(tuple(told)))

@@ -55,6 +55,7 @@ chat_duration = _meter.create_histogram(
 chat_tokens = _meter.create_histogram(
     names.GEN_AI_TOKENS, "{token}", "Tokens of one request to a chat model", explicit_bucket_boundaries_advisory=_TOKENS
 )
+runs = _meter.create_counter(names.RUNS, "{run}", "Executions of threads, by outcome")
 retries = _meter.create_counter(names.RETRIES, "{retry}", "Requests that are to be repeated")
 replays = _meter.create_counter(names.REPLAYS, "{call}", "Calls that were answered from the journal")
 backfills = _meter.create_counter(names.BACKFILLS, "{thread}", "Threads that a sweep brought forward")
@@ -79,3 +80,19 @@ deliveries_waiting = _meter.create_gauge(
 deliveries_given_up = _meter.create_gauge(
     names.DELIVERIES_GIVEN_UP, "{delivery}", "Results that were given up, by sink"
 )
+
+
+_OUTCOMES: Final = ("complete", "degraded", "waiting", "unfinished", "failed", "cancelled")
+_REPEATED: Final = ("Transient", "RateLimited")
+
+
+def begin(circuits: Iterable[str]) -> None:
+    """Count zero of what alerts are about: Prometheus sees no increase in a series that begins with 1."""
+    for outcome in _OUTCOMES:
+        runs.add(0, {names.OUTCOME: outcome})
+    for error_type in _REPEATED:
+        retries.add(0, {names.ERROR_TYPE: error_type})
+    for name in circuits:
+        for from_ in ("closed", "half_open"):
+            change = {names.CIRCUIT_NAME: name, names.CIRCUIT_FROM: from_, names.CIRCUIT_TO: "open"}
+            circuit_transitions.add(0, change)

@@ -157,6 +157,11 @@ class Run(Operation):
             self._span.set_attributes({names.REVISION: revision, names.MISSING: missing})
         self._labels[names.OUTCOME] = status
 
+    def end(self) -> None:
+        """End the span, and count the execution."""
+        metrics.runs.add(1, {names.OUTCOME: self._labels.get(names.OUTCOME, "unfinished")})
+        super().end()
+
     def failed(self, error: BaseException | str) -> None:
         """Mark the execution as failed, or as cancelled: whoever left it early knows why, and may resume it."""
         if isinstance(error, asyncio.CancelledError):
