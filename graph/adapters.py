@@ -12,8 +12,8 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field
 
 from tidegate.errors import TidegateError
-from tidegate.graph.execution import default_thread_id
 from tidegate.graph.result import Result
+from tidegate.graph.thread_ids import default_thread_id
 from tidegate.graph.wiring import Source
 from tidegate.settings import Policy
 from tidegate.state import Input

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import zip_longest
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, cast
 from weakref import WeakValueDictionary
 
 from langchain_core.runnables import RunnableConfig
@@ -22,45 +20,34 @@ from langgraph.types import StateSnapshot
 
 from tidegate.checkpointers.saving import Fenced
 from tidegate.errors import (
-    CheckpointDamaged,
-    CircuitOpen,
     DocumentMismatch,
     IncompatibleThread,
-    ServiceError,
-    SettingsError,
     StateInvalid,
-    StoreError,
-    StoreUnavailable,
     ThreadError,
-    ThreadNotFound,
     TidegateError,
 )
-from tidegate.graph import compatibility
 from tidegate.graph.drain import Drain
-from tidegate.graph.lacks import asked_from, lacked, models_wanted, pause_left
+from tidegate.graph.looking import Looks, check_unpublished, config_of
 from tidegate.graph.progress import task_event, token_event
-from tidegate.graph.result import Event, HistoryEntry, Result, Status
+from tidegate.graph.result import Event, Result
 from tidegate.graph.services import Services
+from tidegate.graph.standing import attempt, is_for_a_sweep, pause_after, standing, summed_up, told
+from tidegate.graph.thread_ids import check_thread_id, not_found
 from tidegate.graph.unattended import Unattended
 from tidegate.settings import Policy
-from tidegate.state import EXECUTION, WHEN_OPEN, Input, Output, State, hash_of
+from tidegate.state import Input, Output, State, hash_of
 from tidegate.store.leases import Lease, Leases
 from tidegate.store.outbox import Outbox
 from tidegate.store.registry import (
     ASKS_NOTHING,
     UNFINISHED,
     Registry,
-    Service,
     ThreadRecord,
-    ThreadStatus,
-    thread_id_of,
 )
 from tidegate.telemetry import names, spans
 
 _log = logging.getLogger(__name__)
 Emit = Callable[[Event], None]
-_LONGEST_THREAD_ID = 200
-_RECURSION_LIMIT = 200  # supersteps in one execution; the gates bound their rounds long before
 
 
 class _Watching(NamedTuple):
@@ -97,6 +84,7 @@ class Executions:
         self._registry = registry
         self._leases = leases
         self._outbox = outbox
+        self.looks = Looks(graph, services, registry)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stoppable: dict[str, _Stoppable] = {}
 
@@ -177,14 +165,14 @@ class Executions:
         finally:
             del self._stoppable[thread_id]
             stoppable.over.set()
-        return await self.inspect(thread_id)
+        return await self.looks.inspect(thread_id)
 
     async def _advance_as_seen(
         self, lease: Lease, when_open: Policy | None, watching: _Watching, unattended: Unattended
     ) -> Result:
         record = await self._registry.get(lease.thread_id)
         if record is None or not unattended.is_of(record):
-            return await self.inspect(lease.thread_id)
+            return await self.looks.inspect(lease.thread_id)
         try:
             return await self._advance(lease, None, when_open, watching, unattended)
         except Exception as error:
@@ -215,8 +203,8 @@ class Executions:
         unattended: Unattended | None = None,
     ) -> Result:
         thread_id = lease.thread_id
-        config = _config(thread_id, when_open, lease)
-        snapshot = await self._snapshot(thread_id, config)
+        config = config_of(thread_id, when_open, lease)
+        snapshot = await self.looks.snapshot(thread_id, config)
         record = await self._registry.get(thread_id)
         known = (snapshot and snapshot.values.get("document_sha256")) or (record and record.document_id)
         if start is not None and known not in (None, start.get("document_sha256")):
@@ -226,13 +214,13 @@ class Executions:
         if snapshot is None:
             check_unpublished(record)
         if snapshot is not None:
-            stored = await self._result(thread_id, snapshot, record)
+            stored = await self.looks.result(thread_id, snapshot, record)
             if stored.status in ("complete", "degraded"):
                 record = record or self._new_record(thread_id, cast("Input", snapshot.values))
-                summed_up = self._summed_up(record, stored, cast("State", snapshot.values))
+                known_as = summed_up(record, stored, cast("State", snapshot.values), self._services.clock.now())
                 # Written where a crash came between checkpoint and registry, or what it lacks was not kept before.
-                if _standing(record) != _standing(summed_up):
-                    await self._publish(summed_up, stored, lease)
+                if standing(record) != standing(known_as):
+                    await self._publish(known_as, stored, lease)
                 if stored.status == "complete" or stored.retry_in != 0.0:
                     return stored
             start = None
@@ -248,7 +236,7 @@ class Executions:
             status="running",
             error=None,
             when_open=when_open,
-            **_attempt(record, snapshot),
+            **attempt(record, snapshot),
         )
         await self._registry.put(record, lease)
         try:
@@ -259,7 +247,7 @@ class Executions:
         except Exception as error:
             await self._failed(record, error, lease, unattended)
             raise
-        await self._publish(self._summed_up(record, result, values), result, lease)
+        await self._publish(summed_up(record, result, values, self._services.clock.now()), result, lease)
         return result
 
     async def _failed(
@@ -271,10 +259,10 @@ class Executions:
             LeaseLost: to be raised in place of the error, since that is why: what becomes of the thread is the other
                 process's to record.
         """
-        failed = replace(record, status="failed", error=_told(error), next_at=None)
-        pause = _pause_after(error)
+        failed = replace(record, status="failed", error=told(error), next_at=None)
+        pause = pause_after(error)
         if unattended is None or unattended.judge is None:
-            if not _is_for_a_sweep(error, record):
+            if not is_for_a_sweep(error, record):
                 failed = replace(failed, extraction_at=None, enrichment_at=None, summary_at=None)
         else:
             failed = await self._counted_where_it_ended(failed)
@@ -290,7 +278,7 @@ class Executions:
         """Return the record with the count of executions that ended where this one did, which may have got further."""
         saver = cast("BaseCheckpointSaver[Any]", self._graph.checkpointer)
         try:
-            saved = await saver.aget_tuple(_config(record.thread_id))
+            saved = await saver.aget_tuple(config_of(record.thread_id))
         except TidegateError:  # as where it cannot be read, which may be what ails the thread
             return record
         at = None if saved is None else saved.checkpoint["id"]
@@ -326,10 +314,10 @@ class Executions:
                 await self._graph.aupdate_state(config, {}, as_node="ingest" if lacks_names else "extract")
             with contextlib.suppress(GraphDrained):
                 await self._drive(start, config, watching)
-            after = await self._snapshot(thread_id)
+            after = await self.looks.snapshot(thread_id)
             if after is None:
                 raise ThreadError(thread_id, "has no checkpoint after its execution; check the checkpointer")
-            result = await self._result(thread_id, after, None)
+            result = await self.looks.result(thread_id, after, None)
             span.outcome(result.status, revision=result.revision, missing=len(result.missing))
         return result, cast("State", after.values)
 
@@ -346,120 +334,6 @@ class Executions:
                 if event is not None:
                     emit(event)
 
-    async def inspect(self, thread_id: str) -> Result:
-        """Return how far a thread is."""
-        check_thread_id(thread_id)
-        snapshot = await self._snapshot(thread_id)
-        record = await self._registry.get(thread_id)
-        if snapshot is None:
-            check_unpublished(record)
-        if snapshot is not None:
-            return await self._result(thread_id, snapshot, record)
-        if record is None:
-            raise not_found(thread_id)
-        reason = record.error or ""
-        return Result(thread_id=thread_id, status="unfinished", source=record.source, retry_in=0.0, reason=reason)
-
-    async def history(self, thread_id: str, limit: int | None) -> list[HistoryEntry]:
-        """Return a thread's checkpoints, the newest first."""
-        check_thread_id(thread_id)
-        config = _config(thread_id)
-        # One more than asked for: what ran before a checkpoint is what the older one says comes next.
-        more = None if limit is None else limit + 1
-        snapshots = [snapshot async for snapshot in self._graph.aget_state_history(config, limit=more)]
-        entries = [
-            HistoryEntry(
-                checkpoint_id=str(snapshot.config.get("configurable", {}).get("checkpoint_id")),
-                step=int((snapshot.metadata or {}).get("step", 0)),
-                at=snapshot.created_at or "",
-                source=str((snapshot.metadata or {}).get("source", "")),
-                ran=older.next if older else (),
-                reason=_reason(snapshot, older),
-                next=snapshot.next,
-                revision=snapshot.values.get("revision", 0),
-                status=(snapshot.values.get("outcome") or {}).get("status"),
-            )
-            for snapshot, older in list(zip_longest(snapshots, snapshots[1:]))[:limit]
-        ]
-        if not entries and await self._registry.get(thread_id) is None:
-            raise not_found(thread_id)
-        return entries
-
-    async def _snapshot(self, thread_id: str, execution: RunnableConfig | None = None) -> StateSnapshot | None:
-        """Return the newest checkpoint's state, None if there is none; refuse one that this code cannot go on with.
-
-        For an execution, whose config is given, a state of an older schema is migrated first.
-        """
-        config = execution or _config(thread_id)
-        saver = cast("BaseCheckpointSaver[Any]", self._graph.checkpointer)
-        saved = await saver.aget_tuple(config)
-        if saved is None:
-            return None
-        compatibility.check(thread_id, saved, self._graph.nodes)
-        if execution is not None:
-            await compatibility.migrate(saver, execution, saved)
-        return await self._graph.aget_state(config)
-
-    async def _result(self, thread_id: str, snapshot: StateSnapshot, record: ThreadRecord | None) -> Result:
-        status: Status | None = None
-        if (
-            snapshot.next or snapshot.tasks
-        ):  # `next` alone is empty after a kill between a task's writes and a checkpoint
-            status = "waiting" if snapshot.interrupts else "unfinished"
-        try:
-            values = cast("State", compatibility.migrated(snapshot.values))
-            result = Result.of(thread_id, values, status=status, next_=snapshot.next)
-        except StateInvalid as error:
-            raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
-        reason = ""
-        if result.status == "waiting":
-            [service] = lacked(result)
-            reason = f"{service}: {snapshot.values['routes'][service]['reason']}"
-        elif result.status == "unfinished" and record is not None:
-            reason = record.error or ""
-        failed = record is not None and record.status == "failed"
-        return replace(result, reason=reason, retry_in=await self._retry_in(result, values, failed=failed))
-
-    async def _retry_in(self, result: Result, values: State, *, failed: bool) -> float | None:
-        """Return the seconds until resuming may bring the thread further."""
-        if result.status == "complete":
-            return None
-        lacking: set[Service] = lacked(result)
-        if result.status == "unfinished":
-            lacking = {service for service in self._services.circuits if f"gate_{service}" in result.next}
-            if not failed or not lacking:
-                return 0.0
-            # Policy `fail` stopped it there.
-        times: list[float] = []
-        for what in lacking:
-            circuit = self._services.circuits[what]
-            if what == "summary":
-                circuit = self._services.summary_circuit(models_wanted(result, values))
-            report = await circuit.report()
-            pause = pause_left(what, result, values, self._services.clock.now())
-            times.append(max(0.0 if report.admits else report.retry_in, pause))
-        return min(times, default=None)
-
-    def _summed_up(self, record: ThreadRecord, result: Result, values: State) -> ThreadRecord:
-        finished = result.status in ("complete", "degraded")
-        status: ThreadStatus = "running" if result.status == "unfinished" else result.status
-        now = self._services.clock.now()
-        asks = asked_from(result, values, now)
-        return replace(
-            record,
-            status=status,
-            outcome=result.status if finished else None,
-            error=None,
-            attempts=0,
-            attempted_at=None,
-            revision=result.revision,
-            retryable_missing=sum(item.retryable for item in result.missing),
-            next_at=None if result.retry_in is None else now + result.retry_in,
-            extraction_at=asks.get("extraction"),
-            enrichment_at=asks.get("enrichment"),
-            summary_at=asks.get("summary"),
-        )
-
     def _new_record(self, thread_id: str, start: Input) -> ThreadRecord:
         return ThreadRecord(
             thread_id=thread_id,
@@ -475,101 +349,3 @@ class Executions:
         """A hash of the graph's steps and edges: a thread with another one was run by other code."""
         drawn = self._graph.get_graph()
         return hash_of(sorted(drawn.nodes), sorted([edge.source, edge.target] for edge in drawn.edges))
-
-
-def _config(thread_id: str, when_open: Policy | None = None, lease: Lease | None = None) -> RunnableConfig:
-    """Return the config of one execution. The constant `run_id` makes sending input again a re-entry, not a new run."""
-    configurable: dict[str, Any] = {"thread_id": thread_id, EXECUTION: uuid.uuid4().hex}
-    if lease is not None:
-        configurable |= lease.configurable()
-    if when_open is not None:
-        configurable[WHEN_OPEN] = when_open
-    return {
-        "configurable": configurable,
-        "metadata": {"run_id": f"tidegate:{thread_id}"},
-        "recursion_limit": _RECURSION_LIMIT,
-    }
-
-
-def _reason(snapshot: StateSnapshot, older: StateSnapshot | None) -> str:
-    """Return why the gate that ran before this checkpoint decided as it did."""
-    gates = [name.removeprefix("gate_") for name in (older.next if older else ()) if name.startswith("gate_")]
-    return str(snapshot.values.get("routes", {}).get(gates[0], {}).get("reason", "")) if gates else ""
-
-
-class _Attempt(TypedDict):
-    attempts: int
-    attempted_at: str | None
-
-
-def _attempt(record: ThreadRecord | None, snapshot: StateSnapshot | None) -> _Attempt:
-    """Return the count of executions that ended here, this one included, and where that is."""
-    at = snapshot.config.get("configurable", {}).get("checkpoint_id") if snapshot else None
-    before = 0
-    if record is not None and record.attempted_at == at:
-        before = record.attempts
-    elif record is not None and record.status == "running" and record.attempts:
-        before = 1  # its process ended: after it had got further, so here
-    return {"attempts": before + 1, "attempted_at": at}
-
-
-def _standing(record: ThreadRecord) -> tuple[ThreadStatus, bool, bool, bool]:
-    """Return what a sweep chooses threads by."""
-    return record.status, record.extraction_at is None, record.enrichment_at is None, record.summary_at is None
-
-
-def _pause_after(error: Exception) -> float | None:
-    """Return for how many seconds a service is not to be asked after an error, None where that is not known."""
-    if isinstance(error, CircuitOpen):
-        return error.retry_in
-    return error.retry_after if isinstance(error, ServiceError) else None
-
-
-def _is_for_a_sweep(error: Exception, record: ThreadRecord) -> bool:
-    """Say whether a sweep is to try again, and not just whoever resumes the thread.
-
-    What was published is healed whatever went wrong in between, unless policy `fail` says that it went wrong.
-    """
-    if isinstance(error, ServiceError):
-        return False
-    return record.revision > 0 or isinstance(error, (StoreError, StoreUnavailable))
-
-
-def _told(error: Exception) -> str:
-    """Return what the registry keeps of an error: words that stay true, and of others' errors the name alone."""
-    if isinstance(error, ServiceError):
-        return error.why
-    return f"{type(error).__name__}: {error}" if isinstance(error, TidegateError) else type(error).__name__
-
-
-def check_thread_id(thread_id: str) -> None:
-    """Refuse what cannot be a thread ID.
-
-    Raises:
-        SettingsError: it is empty, too long, or not printable.
-    """
-    if not thread_id or len(thread_id) > _LONGEST_THREAD_ID or not thread_id.isprintable():
-        raise SettingsError(
-            f"{thread_id[:40]!r} cannot be a thread ID; use 1 to {_LONGEST_THREAD_ID} printable characters"
-        )
-
-
-def check_unpublished(record: ThreadRecord | None) -> None:
-    """Make sure that a thread which has no checkpoint never got far.
-
-    Raises:
-        CheckpointDamaged: it published a result.
-    """
-    if record is not None and record.revision > 0:
-        problem = f"has published revision {record.revision}, and its checkpoints are gone; restore them from a copy"
-        raise CheckpointDamaged(record.thread_id, f"{problem}, or delete the thread and run its document again")
-
-
-def not_found(thread_id: str) -> ThreadNotFound:
-    """Return the error for a thread that there is not."""
-    return ThreadNotFound(thread_id, "does not exist; `tidegate threads` lists those that do")
-
-
-def default_thread_id(input_: Input) -> str:
-    """Return the thread ID of a document: its name, made safe to type, and the beginning of its SHA-256."""
-    return thread_id_of(input_.get("source") or "", str(input_.get("document_sha256"))[:10])

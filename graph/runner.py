@@ -18,11 +18,12 @@ from tidegate.errors import ThreadError
 from tidegate.graph import adapters
 from tidegate.graph.drain import Drain
 from tidegate.graph.drawing import Path, visited
-from tidegate.graph.execution import Emit, Executions, default_thread_id
+from tidegate.graph.execution import Emit, Executions
 from tidegate.graph.healing import Healed, Sweep
 from tidegate.graph.home import Home
 from tidegate.graph.pipeline import build_graph
 from tidegate.graph.result import Event, HistoryEntry, Result
+from tidegate.graph.thread_ids import default_thread_id
 from tidegate.graph.unattended import Judge, Unattended
 from tidegate.graph.upkeep import Checked, Finding, Forgotten, Upkeep
 from tidegate.graph.verdicts import Verdicts
@@ -63,7 +64,7 @@ class Pipeline:
         self._executions = Executions(self.graph, wired.services, wired.registry, wired.leases, wired.outbox)
         self._upkeep = Upkeep(
             checkpointer,
-            self._executions,
+            self._executions.looks,
             store=wired.store,
             registry=wired.registry,
             documents=wired.documents,
@@ -253,7 +254,7 @@ class Pipeline:
         Raises:
             ThreadNotFound, IncompatibleThread, CheckpointDamaged: as `resume`.
         """
-        return await self._home.run(self._executions.inspect(thread_id))
+        return await self._home.run(self._executions.looks.inspect(thread_id))
 
     async def history(self, thread_id: str, *, limit: int | None = None) -> list[HistoryEntry]:
         """Return a thread's checkpoints, the newest first; none if it ended before its first one.
@@ -261,7 +262,7 @@ class Pipeline:
         Raises:
             ThreadNotFound: no thread has this ID.
         """
-        return await self._home.run(self._executions.history(thread_id, limit))
+        return await self._home.run(self._executions.looks.history(thread_id, limit))
 
     async def threads(self, *, status: ThreadStatus | None = None, limit: int | None = 100) -> list[ThreadRecord]:
         """Return the threads in the registry, the most recently updated first; all of them without a `limit`."""

@@ -17,7 +17,8 @@ from tidegate.errors import (
     DocumentNotFound,
     ThreadError,
 )
-from tidegate.graph.execution import Executions, check_thread_id, check_unpublished, not_found
+from tidegate.graph.looking import Looks, check_unpublished
+from tidegate.graph.thread_ids import check_thread_id, not_found
 from tidegate.resilience.journal import Journal
 from tidegate.services.intake import shown
 from tidegate.store import inbox, outbox
@@ -77,7 +78,7 @@ class Upkeep:
     def __init__(
         self,
         saver: Saver,
-        executions: Executions,
+        looks: Looks,
         *,
         store: Store,
         registry: Registry,
@@ -86,7 +87,7 @@ class Upkeep:
         journal: Journal,
     ) -> None:
         self._saver = saver
-        self._executions = executions
+        self._looks = looks
         self._store = store
         self._registry = registry
         self._documents = documents
@@ -190,7 +191,7 @@ class Upkeep:
 
     async def _problem(self, thread_id: str) -> str:
         try:
-            await self._executions.inspect(thread_id)
+            await self._looks.inspect(thread_id)
         except ThreadError as error:
             return error.problem
         return ""
@@ -217,7 +218,7 @@ class Upkeep:
             helps: Literal["retry", "delete"] = "retry" if record.document_id else "delete"
             return Finding(thread_id=thread_id, state="dead", reason=record.error or "", helps=helps)
         try:
-            result = await self._executions.inspect(thread_id)
+            result = await self._looks.inspect(thread_id)
             orphans = await self._orphans(thread_id)
         except CheckpointDamaged as error:
             return Finding(thread_id=thread_id, state="damaged", reason=error.problem, helps="delete")

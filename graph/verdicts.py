@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tidegate.errors import ThreadBusy, ThreadError
-from tidegate.graph.execution import Executions, check_thread_id, not_found
+from tidegate.graph.execution import Executions
+from tidegate.graph.thread_ids import check_thread_id, not_found
 from tidegate.store.leases import Leases
 from tidegate.store.registry import ASKS_NOTHING, UNFINISHED, Registry, ThreadRecord, ThreadStatus
 

@@ -92,7 +92,7 @@ async def test_a_state_of_an_older_schema_is_migrated_before_the_thread_goes_on(
     world.places.down = True
     await world.executions().advance("t", await world.take_in(TEXT))
     newer(monkeypatch, lambda values: {**values, "source": f"{values['source']}!"})
-    shown = await world.executions().inspect("t")
+    shown = await world.executions().looks.inspect("t")
     assert (shown.status, shown.source) == ("waiting", "note.txt!")
     world.places.down = False
     world.clock.advance(31.0)
@@ -107,7 +107,7 @@ async def test_a_migration_that_is_missing_refuses_the_thread(world: World, monk
     await world.executions().advance("t", await world.take_in(TEXT))
     newer(monkeypatch, lambda values: values)
     monkeypatch.setattr(compatibility, "MIGRATIONS", {SCHEMA_VERSION + 1: lambda values: values})
-    for attempt in (world.executions().advance("t", None), world.executions().inspect("t")):
+    for attempt in (world.executions().advance("t", None), world.executions().looks.inspect("t")):
         with pytest.raises(
             IncompatibleThread, match=f"schema version {SCHEMA_VERSION}, this code reads {SCHEMA_VERSION + 2}"
         ):

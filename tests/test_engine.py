@@ -27,6 +27,7 @@ from tidegate.errors import (
     ThreadNotFound,
 )
 from tidegate.graph.execution import Executions
+from tidegate.graph.looking import Looks
 from tidegate.graph.verdicts import Verdicts
 from tidegate.store.inbox import Envelope
 from tidegate.store.registry import Registry, ThreadRecord
@@ -236,7 +237,7 @@ async def test_a_thread_that_cannot_even_be_looked_at_is_not_run_without_end(
         looked += 1
         raise error
 
-    monkeypatch.setattr(Executions, "_snapshot", snapshot)
+    monkeypatch.setattr(Looks, "snapshot", snapshot)
     here.work()
     [receipt] = await here.submit("One")
     await let_pass(here, 200.0)

@@ -259,7 +259,7 @@ async def test_a_thread_whose_checkpoints_are_gone_is_damaged_not_new(worlds: An
     await world.executions().advance("t", start := await world.take_in(TEXT))
     world.saver.delete_thread("t")
     executions = world.executions()
-    for look in (executions.inspect("t"), executions.advance("t", None), executions.advance("t", start)):
+    for look in (executions.looks.inspect("t"), executions.advance("t", None), executions.advance("t", start)):
         with pytest.raises(CheckpointDamaged, match="has published revision 1, and its checkpoints are gone"):
             await look
 
@@ -267,10 +267,10 @@ async def test_a_thread_whose_checkpoints_are_gone_is_damaged_not_new(worlds: An
 async def test_a_thread_that_ended_before_its_first_checkpoint_has_an_empty_history(worlds: Any) -> None:
     executions = worlds().executions()
     await executions._registry.put(executions._new_record("t", {"document_sha256": "0" * 64}))
-    assert await executions.history("t", None) == []
-    assert (await executions.inspect("t")).status == "unfinished"
+    assert await executions.looks.history("t", None) == []
+    assert (await executions.looks.inspect("t")).status == "unfinished"
     with pytest.raises(ThreadNotFound):
-        await executions.history("u", None)
+        await executions.looks.history("u", None)
 
 
 async def test_a_caller_can_set_the_policy_of_one_execution(worlds: Any) -> None:

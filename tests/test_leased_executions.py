@@ -62,8 +62,8 @@ async def test_a_second_process_is_refused_and_changes_nothing(world: World) -> 
     record = await Registry(world.database).get("t")
     assert record is not None
     assert record.status == "running"
-    assert (await in_another_process(world).inspect("t")).status == "unfinished"
-    assert await in_another_process(world).history("t", None)
+    assert (await in_another_process(world).looks.inspect("t")).status == "unfinished"
+    assert await in_another_process(world).looks.history("t", None)
     assert (await running).status == "complete"
     assert len(world.places.asked) == 5
 

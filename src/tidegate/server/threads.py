@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import StringConstraints
 
 from tidegate.errors import SettingsError, ThreadNotFound
-from tidegate.graph.execution import check_thread_id
+from tidegate.graph.thread_ids import check_thread_id
 from tidegate.server import cursors, views
 from tidegate.server.context import Context
 from tidegate.server.documents import LONGEST_NAME, Brought, Submission, brought
