@@ -212,7 +212,8 @@ async def test_what_waits_together_is_stored_as_if_each_came_alone(
     await asyncio.to_thread(begun.wait)
     new, later = checkpoint(document=TEXT, n=1), checkpoint(document=TEXT, n=3)
     config, other = at("a", checkpoint_id=new["id"]), at("b", checkpoint_id=later["id"])
-    lost: Any = {"configurable": {**at("a")["configurable"], LEASE: {"thread_id": "a", "epoch": 7}}}
+    nobodys: dict[str, Any] = {LEASE: {"thread_id": "a", "epoch": 7}}
+    lost = at("a", **nobodys)
     waiting = asyncio.gather(
         saver.aput_writes(other, [("n", 1)], "early"),  # before its checkpoint
         saver.aput(at("a"), new, {}, {}),
