@@ -15,6 +15,7 @@ from tidegate.errors import SettingsError
 from tidegate.graph.services import Services
 from tidegate.nodes.enrich import Enricher
 from tidegate.nodes.extract import Recogniser
+from tidegate.nodes.gate import Circuit
 from tidegate.nodes.summary_gate import Writer
 from tidegate.resilience.breaker import Breaker, CircuitReport
 from tidegate.resilience.circuits import Circuits, Forced, MemoryCircuits
@@ -83,7 +84,7 @@ class Wired:
         return sorted({**found, **used}.values(), key=lambda report: report.name)
 
     @property
-    def used(self) -> list[Breaker]:
+    def used(self) -> list[Circuit]:
         """The circuits of the services that the pipeline calls."""
         used = [self.services.enrichment_circuit] if self.services.enricher else []
         used += [self.services.recogniser_circuit] if self.services.model_recogniser else []
