@@ -163,7 +163,7 @@ async def test_where_none_can_be_asked_the_result_says_why_for_each_and_when_one
         [missing] = result.missing
         assert (missing.what, missing.id, missing.retryable) == ("summary", "model", True)
         assert missing.why == (
-            "model: circuit open after transient: answered 503 Service Unavailable; "
+            "model: answered 503 Service Unavailable, then the circuit was open; "
             "model-2: permanent: answered 400 Bad Request"
         )
         assert missing.attempts == 4
