@@ -109,27 +109,30 @@ class Looks:
         elif result.status == "unfinished" and record is not None:
             reason = record.error or ""
         failed = record is not None and record.status == "failed"
-        return replace(result, reason=reason, retry_in=await self._retry_in(result, values, failed=failed))
+        retry_in, held_open = await self._retry_in(result, values, failed=failed)
+        return replace(result, reason=reason, retry_in=retry_in, held_open=held_open)
 
-    async def _retry_in(self, result: Result, values: State, *, failed: bool) -> float | None:
-        """Return the seconds until resuming may bring the thread further."""
+    async def _retry_in(self, result: Result, values: State, *, failed: bool) -> tuple[float | None, tuple[str, ...]]:
+        """Return the seconds until resuming may bring the thread further, and the circuits that are held against it."""
         if result.status == "complete":
-            return None
+            return None, ()
         lacking: set[Service] = lacked(result)
         if result.status == "unfinished":
             lacking = {service for service in self._services.circuits if f"gate_{service}" in result.next}
             if not failed or not lacking:
-                return 0.0
+                return 0.0, ()
             # Policy `fail` stopped it there.
         times: list[float] = []
-        for what in lacking:
+        held: list[str] = []
+        for what in sorted(lacking):
             circuit = self._services.circuits[what]
             if what == "summary":
                 circuit = self._services.summary_circuit(models_wanted(result, values))
             report = await circuit.report()
             pause = pause_left(what, result, values, self._services.clock.now())
             times.append(max(0.0 if report.admits else report.retry_in, pause))
-        return min(times, default=None)
+            held += [report.name] if report.forced == "open" else []
+        return min(times, default=None), tuple(held) if len(held) == len(times) else ()
 
 
 def config_of(thread_id: str, when_open: Policy | None = None, lease: Lease | None = None) -> RunnableConfig:

@@ -48,7 +48,7 @@ def _counts(update: Mapping[str, Any]) -> dict[str, Any]:
     if failures := update.get("summary_failures"):
         counts["failed"] = told({name: each["error"] for name, each in failures.items()}, models=len(failures))
     if summary := update.get("summary"):
-        counts |= {"sentences": len(summary["sentences"]), "method": summary["method"]}
+        counts |= {"sentences": len(summary["sentences"]), "method": summary["method"], "model": summary["model"]}
     if outcome := update.get("outcome"):
         counts |= {"status": outcome["status"], "revision": update["revision"], "missing": len(outcome["missing"])}
     return {key: value for key, value in counts.items() if value is not None}

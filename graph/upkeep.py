@@ -233,6 +233,8 @@ class Upkeep:
         reason = f"its process ended {where}"
         if result.status == "waiting":
             when = f"to be tried in {result.retry_in:.0f} s" if result.retry_in else "to be tried now"
+            if result.held_open:
+                when = "; ".join(f"held open until `tidegate circuits --reset {name}`" for name in result.held_open)
             state, reason = "waiting", f"{result.reason}, {when}"
         elif result.reason:
             state, reason = "failed", f"{where}: {result.reason}"

@@ -106,6 +106,8 @@ def enrichment_gate(
             )
         if pause > 0.0:
             reason = "a pause was asked for"
+        elif report.forced == "open":
+            reason = "circuit held open"
         else:
             reason = "rounds used up" if report.admits else f"circuit {report.state.replace('_', '-')}"
         if execution.when_open == "fail":

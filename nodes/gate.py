@@ -65,7 +65,7 @@ class Execution:
 
     def route(self, to: str, reason: str, report: CircuitReport | None = None, **details: Any) -> dict[str, Any]:
         """Return the decision for `routes`, and tell of it."""
-        shut = report is not None and not report.admits
+        shut = report is not None and not report.admits and not report.forced  # by hand, and for as long as it takes
         events.routed(to, reason)
         route = Route(
             to=to,

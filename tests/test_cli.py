@@ -128,7 +128,17 @@ def test_a_circuit_is_held_open_let_go_and_held_closed(tidegate: Callable[..., D
     assert "degraded" in degraded.stdout
     thread = re.search(r"^thread +(\S+)", degraded.stdout, re.MULTILINE)
     assert thread is not None
-    assert "`tidegate circuits --reset NAME` saves the wait" in tidegate("resume", thread[1]).stderr
+    held = "enrichment is held open until `tidegate circuits --reset enrichment`"
+    assert held in degraded.stdout
+    assert held in tidegate("resume", thread[1]).stderr
+    assert held in tidegate("show", thread[1]).stdout
+    assert held in tidegate("backfill").stderr
+    waiting = tidegate("run", str(SAMPLE), "--fresh", "--when-open", "wait")
+    assert waiting.returncode == 4
+    assert held in waiting.stdout
+    assert "held open until `tidegate circuits --reset enrichment`" in tidegate("doctor").stdout
+    assert "-> await_enrichment (circuit held open)\n" in waiting.stderr
+    assert "again in" not in waiting.stdout + waiting.stderr + tidegate("doctor").stdout
     reports = json.loads(tidegate("circuits", "--reset", "enrichment", "--json").stdout)
     assert [(each["name"], each["state"], each["forced"]) for each in reports] == [("enrichment", "closed", None)]
     assert "complete" in tidegate("resume", thread[1]).stdout

@@ -159,3 +159,8 @@ def test_nothing_of_it_stays() -> None:
 def test_a_point_that_there_is_not_is_refused(point: str) -> None:
     with pytest.raises(ValueError, match="no crash point"), crash_at(point):
         pass
+
+
+def test_a_point_that_there_is_not_is_refused_before_a_process_is_begun() -> None:
+    with pytest.raises(ValueError, match="'chekpoint:after:3' is no crash point"):
+        killed_at("chekpoint:after:3", print)

@@ -632,7 +632,12 @@ async def test_each_retry_is_an_event_of_the_current_span() -> None:
         await world.call(*(transient() for _ in range(10)))
     (finished,) = exporter.get_finished_spans()
     assert [dict(event.attributes or {}) for event in finished.events] == [
-        {names.RETRY_ATTEMPT: number, names.RETRY_DELAY: pause, names.ERROR_TYPE: "Transient"}
+        {
+            names.CALL_SERVICE: "api",
+            names.RETRY_ATTEMPT: number,
+            names.RETRY_DELAY: pause,
+            names.ERROR_TYPE: "Transient",
+        }
         for number, pause in enumerate(world.clock.slept, 1)
     ]
 

@@ -274,6 +274,7 @@ async def test_a_retry_that_is_refused_is_an_event_that_says_why(clock: ManualCl
     assert refused
     attributes = dict(refused[-1].attributes or {})
     assert attributes.pop(names.RETRY_ATTEMPT)
+    assert attributes.pop(names.CALL_SERVICE) == "api"
     assert attributes == {names.RETRY_REASON: "retry budget spent", names.ERROR_TYPE: "Transient"}
 
 

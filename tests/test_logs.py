@@ -110,8 +110,8 @@ async def test_what_happens_in_a_run_is_logged_with_its_thread() -> None:
     told = [(line["node"], line["message"].rsplit(" in ", 1)[0]) for line in lines if line["logger"] == "tidegate"]
     assert told == [
         ("gate_enrichment", "goes to enrich: circuit closed"),
-        ("enrich", "attempt 1 failed (Transient), the next one starts"),
-        ("enrich", "attempt 2 failed (Transient), the next one starts"),
+        ("enrich", "enrichment: attempt 1 failed (Transient), the next one starts"),
+        ("enrich", "enrichment: attempt 2 failed (Transient), the next one starts"),
         ("enrich", "circuit enrichment: closed to open after transient"),
         ("gate_enrichment", "goes to gate_summary: circuit open"),
         ("gate_summary", "goes to summarize_extractive: no model configured"),

@@ -11,6 +11,7 @@ import pytest
 
 from tests.worlds import NamesByCapital
 from tidegate import Pipeline, Settings
+from tidegate.cli.progress import Progress
 from tidegate.errors import CircuitOpen, RateLimited, SettingsError
 from tidegate.graph.execution import Executions
 from tidegate.graph.result import Result
@@ -162,7 +163,7 @@ async def test_where_none_can_be_asked_the_result_says_why_for_each_and_when_one
         [missing] = result.missing
         assert (missing.what, missing.id, missing.retryable) == ("summary", "model", True)
         assert missing.why == (
-            "model: circuit open after transient: answered 503 Service Unavailable; "
+            "model: answered 503 Service Unavailable, then the circuit was open; "
             "model-2: permanent: answered 400 Bad Request"
         )
         assert missing.attempts == 4
@@ -252,6 +253,19 @@ async def test_progress_says_why_a_model_did_not_summarize() -> None:
         events = [event async for event in opened.pipeline.stream(text=TEXT, thread_id="t")]
         [first, _] = [event for event in events if event.kind == "finished" and event.step == "summarize"]
         assert first.detail["failed"] == "permanent: answered 400 Bad Request"
+
+
+async def test_progress_says_which_model_is_asked_next_and_which_one_wrote(capsys: pytest.CaptureFixture[str]) -> None:
+    async with chain(first=503) as opened:
+        with Progress(shown=True) as progress:
+            async for event in opened.pipeline.stream(text=TEXT, thread_id="t"):
+                progress.show(event)
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines()]
+    told = [text for step, text in lines if step in ("gate_summary", "summarize")]
+    assert told[0] == "-> summarize (model: circuit closed)"
+    assert told[1].startswith("failed: ")
+    assert told[2] == "-> summarize (model: circuit open; model-2: circuit closed)"
+    assert told[3].endswith(", by tidegate:small")
 
 
 def test_another_document_in_the_same_thread_begins_without_failures() -> None:

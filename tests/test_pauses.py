@@ -105,3 +105,9 @@ async def test_each_pause_is_told_once(guard: Guard, busy: Busy, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         await all_of(guard, busy, 8)
     assert caplog.messages == ["api asked for a pause of 5 s"] * 4
+
+
+async def test_a_retry_is_told_with_its_service(guard: Guard, busy: Busy, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        await all_of(guard, busy, 1)
+    assert caplog.messages.count("api: attempt 1 failed (RateLimited), the next one starts in 5.0 s") == 1

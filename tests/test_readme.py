@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import CodeType
+from typing import Any
 
 import pytest
 
 from tests.servers.enrichment import EnrichmentServer
 from tests.tools import readme
-from tidegate.errors import Refused
+from tidegate.errors import Permanent, Refused
 
 UPDATE = "README.md shows something else; `python -m tests.tools.readme` writes it anew"
 
@@ -58,6 +59,26 @@ async def test_the_guard_that_the_readme_shows_works_alone(
         assert [request.path for request in server.requests] == ["/enrich/4711"] * 2
 
 
+async def test_the_circuits_that_the_readme_shares_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = re.search(r"<!-- code: shared circuits -->\n```python\n(.*?)```", readme.README.read_text(), re.DOTALL)
+    assert shown is not None
+    one: dict[str, Any] = {}
+    other: dict[str, Any] = {}
+    exec(shown[1], one)  # noqa: S102 - the README's own
+    exec(shown[1], other)  # noqa: S102
+    await one["crm"].breaker.force_open()
+    assert (await other["crm"].breaker.report()).forced == "open"
+    await other["crm"].breaker.reset()
+    with pytest.raises(Permanent):
+        await one["crm"].call(_refused)
+    assert (await one["crm"].breaker.report()).state == "closed"
+
+
+async def _refused(attempt: int) -> None:
+    raise Permanent("crm", f"attempt {attempt}")
+
+
 async def run(code: CodeType) -> None:
     running = eval(code, {})  # noqa: S307 - the README's own
     assert inspect.iscoroutine(running)
@@ -72,46 +93,25 @@ def test_the_readme_shows_an_outage_from_beginning_to_end(tmp_path: Path) -> Non
     assert readme.without_seconds(now) == readme.without_seconds(text), UPDATE
 
 
-MY_APP = """
-from typing import TypedDict
-
-import httpx
-from langgraph.graph import END, START, StateGraph
-
-
-class State(TypedDict, total=False):
-    url: str
-    answers: list
-
-
-async def ask(state: State) -> State:
-    async with httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
-        for _ in range(20):
-            try:
-                answer = (await client.get(state["url"])).raise_for_status()
-            except httpx.HTTPError:
-                continue
-            return {"answers": [answer.json()]}
-    return {"answers": []}
-
-
-graph = StateGraph(State).add_node("ask", ask).add_edge(START, "ask").add_edge("ask", END).compile()
-"""
-
-
 @pytest.mark.slow
 def test_the_test_that_the_readme_shows_runs_and_fails_where_the_graph_does(tmp_path: Path) -> None:
-    shown = re.search(r"<!-- code: faults -->\n```python\n(.*?)```", readme.README.read_text(), re.DOTALL)
-    assert shown is not None
-    (tmp_path / "test_shown.py").write_text(shown[1])
+    def shown(name: str, language: str = "python") -> str:
+        text = readme.README.read_text()
+        found = re.search(rf"<!-- code: {name} -->\n```{language}\n(.*?)```", text, re.DOTALL)
+        assert found is not None
+        return found[1]
+
+    my_app = shown("my_app")
+    (tmp_path / "test_shown.py").write_text(shown("faults"))
+    (tmp_path / "pyproject.toml").write_text(shown("pytest", "toml"))
 
     def outcome(app: str) -> tuple[int, str]:
         (tmp_path / "my_app.py").write_text(app)
-        command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "."]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout
 
-    assert outcome(MY_APP)[0] == 0
-    status, printed = outcome(MY_APP.replace("range(20)", "range(2)"))
+    assert outcome(my_app)[0] == 0
+    status, printed = outcome(my_app.replace("range(20)", "range(2)"))
     assert status == 1
     assert "once more: Schedule([503, 'reset'])" in printed

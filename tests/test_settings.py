@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from tidegate.cli import inspection
 from tidegate.errors import SettingsError
 from tidegate.settings import Settings, in_force
 
@@ -44,10 +46,25 @@ def test_options_win_over_variables_over_the_file_over_defaults(
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("modell = 'x:y'", "modell: Extra inputs are not permitted"),
-        ("[enrichment]\nconcurrency = 0", "enrichment.concurrency: Input should be greater than or equal to 1"),
-        ("[enrichment]\nwhen_open = 'panic'", "enrichment.when_open: Input should be 'degrade', 'wait' or 'fail'"),
-        ("[enrichment]\nfailure_rate = 50", "enrichment.failure_rate: Input should be less than or equal to 1"),
+        ("modell = 'x:y'", r"^tidegate.toml: the top level has no setting 'modell'; did you mean 'model'\?; `tidegate"),
+        (
+            "[enrichment]\nconcurency = 3",
+            r"^tidegate.toml: enrichment has no setting 'concurency'; did you mean 'concurr",
+        ),
+        ("[enrichment]\nxyzzy = 3", r"^tidegate.toml: enrichment has no setting 'xyzzy'; `tidegate"),
+        (
+            "[[trigger]]\nkind = 'folder'\npath = '.'\nsetle = 1",
+            r"trigger.0.folder has no setting 'setle'; .*'settle'\?",
+        ),
+        ("[[trigger]]\nkind = 'foldr'", r"trigger.0 has to have a kind that is one of 'folder', 's3'"),
+        ("[[trigger]]\nkind = 'folder'", r"tidegate.toml: trigger.0.folder.path is needed, and missing"),
+        ("[[summary.fallbacks]]\nmodel = 'a:b'\noption = {}", "has no setting 'option'; did you mean 'options'"),
+        ("[enrichment]\nconcurrency = 0", "^tidegate.toml: enrichment.concurrency has to be 1 or more"),
+        ("[enrichment]\nconcurrency = 'many'", "enrichment.concurrency has to be a whole number"),
+        ("[enrichment]\ntypes = 'LOC'", "enrichment.types has to be a list, as"),
+        ("[enrichment]\nwhen_open = 'panic'", "enrichment.when_open has to be 'degrade', 'wait' or 'fail'"),
+        ("[enrichment]\nfailure_rate = 50", "enrichment.failure_rate has to be 1 or less"),
+        ("enrichment = 3", "enrichment has to be a table of settings"),
         ("[summary]\nbudget = 30", r"budget \(30 s\) is shorter than attempt_timeout \(60 s\)"),
         ("[summary]\nfailure_rate = 0.5\nfailure_rate_calls = 9", "failure_rate_minimum is larger than failure_rate_"),
         ("model = ", "tidegate.toml"),
@@ -55,8 +72,40 @@ def test_options_win_over_variables_over_the_file_over_defaults(
 )
 def test_a_wrong_file_is_refused_by_the_names_of_its_settings(elsewhere: Path, file: str, said: str) -> None:
     (elsewhere / "tidegate.toml").write_text(file)
+    with pytest.raises(SettingsError, match=said) as caught:
+        Settings.read()
+    assert not re.search(r"Value error|Input should|Extra inputs", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        (
+            "TIDEGATE_ENRICHMENT__CONCURENCY",
+            "3",
+            "^TIDEGATE_ENRICHMENT__CONCURENCY: enrichment has no setting 'concurency'",
+        ),
+        (
+            "TIDEGATE_ENRICHMENT",
+            '{"concurrency": 0}',
+            "^TIDEGATE_ENRICHMENT: enrichment.concurrency has to be 1 or more",
+        ),
+        ("TIDEGATE_MAX_ROUNDS", "0", "^TIDEGATE_MAX_ROUNDS: max_rounds has to be 1 or more"),
+    ],
+)
+def test_a_wrong_variable_is_named(variable: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=said):
         Settings.read()
+
+
+def test_settings_are_explained_though_one_is_wrong(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (elsewhere / "tidegate.toml").write_text("[enrichment]\nconcurency = 3")
+    with pytest.raises(SettingsError, match="concurency"):
+        inspection.settings({}, as_json=False)
+    assert "calls in flight at most" in capsys.readouterr().out
 
 
 def test_a_wrong_value_is_not_repeated_since_it_may_be_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -320,7 +320,7 @@ def test_a_span_of_the_host_is_not_mistaken_for_one_of_ours(recorder: Recorder) 
 
 def test_retries_and_circuits_are_events_of_the_span_they_happen_in(recorder: Recorder) -> None:
     with spans.node("enrich"):
-        events.retry_scheduled(attempt=1, delay=0.5, error_type="Transient")
+        events.retry_scheduled(service="enrichment", attempt=1, delay=0.5, error_type="Transient")
         events.circuit_changed("enrichment", "closed", "open", "transient")
         events.circuit_changed("enrichment", "open", "half_open", None)
     found = [(event.name, dict(event.attributes or {})) for event in recorder.one("invoke_node enrich").events]
@@ -328,7 +328,12 @@ def test_retries_and_circuits_are_events_of_the_span_they_happen_in(recorder: Re
     assert found == [
         (
             "tidegate.retry.scheduled",
-            {"tidegate.retry.attempt": 1, "tidegate.retry.delay": 0.5, "error.type": "Transient"},
+            {
+                "tidegate.call.service": "enrichment",
+                "tidegate.retry.attempt": 1,
+                "tidegate.retry.delay": 0.5,
+                "error.type": "Transient",
+            },
         ),
         (
             "tidegate.circuit.state_changed",
@@ -349,7 +354,7 @@ def test_retries_and_circuits_are_events_of_the_span_they_happen_in(recorder: Re
 def test_without_anybody_who_traces_nothing_happens() -> None:
     with spans.run("t", resumed=False) as run, spans.node("enrich"):
         events.routed("x", "y")
-        events.retry_scheduled(attempt=1, delay=0.5, error_type="Transient")
+        events.retry_scheduled(service="enrichment", attempt=1, delay=0.5, error_type="Transient")
         assert run.traceparent is None
     events.circuit_changed("enrichment", "closed", "open", None)
 
@@ -501,7 +506,7 @@ from tidegate.telemetry import events, setup, spans
 stop = setup.configure()
 with spans.run("a-thread", resumed=False) as run:
     with spans.node("enrich"):
-        events.retry_scheduled(attempt=1, delay=0.5, error_type="Transient")
+        events.retry_scheduled(service="enrichment", attempt=1, delay=0.5, error_type="Transient")
         events.circuit_changed("enrichment", "closed", "open", "transient")
         with spans.chat("small", "openai", attempt=1) as chat:
             chat.usage(10, 2)
@@ -610,6 +615,21 @@ def test_a_collector_that_hangs_is_left_behind() -> None:
     assert ended["took"] < 6  # the process has ended, though its request has not
     assert ended["errors"].count("\n") == 1
     assert "does not answer" in ended["errors"]
+
+
+def test_a_collector_that_is_broken_is_told_of_once_for_all_that_is_sent() -> None:
+    with collector() as running:
+        running.status = 500
+        ended = execute_program(OTEL_EXPORTER_OTLP_ENDPOINT=running.url)
+    where = running.url.removeprefix("http://")
+    assert ended["errors"] == f"telemetry is lost, nothing else is affected: {where} answers 500\n"
+
+
+def test_an_address_without_its_scheme_is_said_to_need_one() -> None:
+    ended = execute_program(OTEL_EXPORTER_OTLP_ENDPOINT="127.0.0.1:4318")
+    assert ended["code"] == 0
+    problem = "the collector's address needs http:// or https:// before it"
+    assert ended["errors"] == f"telemetry is lost, nothing else is affected: {problem}\n"
 
 
 def test_a_collector_that_refuses_is_quoted_by_its_status() -> None:

@@ -340,6 +340,6 @@ class CircuitOpen(ServiceError):
     @property
     def why(self) -> str:
         """That the circuit was open, and what the last request before it came to, if this call made one."""
-        return (
-            f"circuit open after {self.__cause__.why}" if isinstance(self.__cause__, ServiceError) else "circuit open"
-        )
+        if isinstance(self.__cause__, ServiceError):
+            return f"{self.__cause__.problem}, then the circuit was open"
+        return "circuit open"

@@ -13,7 +13,7 @@ from tidegate.cli.existing import existing
 from tidegate.cli.exit_codes import DEGRADED, INTERRUPTED, WAITING, exit_code
 from tidegate.cli.notices import notice
 from tidegate.cli.progress import Progress
-from tidegate.cli.text import result_text, resume_command
+from tidegate.cli.text import held_open, result_text, resume_command, when_to_retry
 from tidegate.errors import ServiceError
 from tidegate.graph.result import Result
 from tidegate.graph.runner import Pipeline
@@ -82,7 +82,9 @@ def _why_nothing_ran(result: Result, *, resumed: bool) -> str:
         return f"thread {result.thread_id} was complete already, nothing was run{again}"
     if result.retry_in is None:
         return f"what is missing is final{'' if resumed else '; --fresh runs the document again'}"
+    if result.held_open:
+        return f"nothing of what is missing can be had now: {held_open(result.held_open)}"
     return (
-        f"nothing of what is missing can be had now, the service may be tried again in {result.retry_in:,.0f} s\n"
+        f"nothing of what is missing can be had now, {when_to_retry(result)}\n"
         "(after mending its URL or key, `tidegate circuits --reset NAME` saves the wait)"
     )

@@ -14,7 +14,7 @@ import typer
 from tidegate.cli.existing import existing
 from tidegate.cli.exit_codes import INTERRUPTED, UNEXPECTED, exit_code
 from tidegate.cli.notices import notice
-from tidegate.cli.text import printable
+from tidegate.cli.text import held_open, printable
 from tidegate.errors import TidegateError
 from tidegate.graph.healing import Healed
 from tidegate.graph.runner import Pipeline
@@ -54,7 +54,7 @@ def backfill(options: Mapping[str, str], *, watch: bool, as_json: bool) -> None:
         except (KeyboardInterrupt, asyncio.CancelledError):
             interrupted = True
         told = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
-        later = "".join(f"; {report.name} may be tried again in {report.retry_in:,.0f} s" for report in open_circuits)
+        later = "".join(f"; {_later(report)}" for report in open_circuits)
         notice(f"{told or 'no thread could be brought forward'}{later}")
     finally:
         shutdown()
@@ -62,6 +62,12 @@ def backfill(options: Mapping[str, str], *, watch: bool, as_json: bool) -> None:
         raise typer.Exit(INTERRUPTED)
     if errors and not watch:
         raise typer.Exit(exit_code(errors[0]) if isinstance(errors[0], TidegateError) else UNEXPECTED)
+
+
+def _later(report: CircuitReport) -> str:
+    if report.forced:
+        return held_open([report.name])
+    return f"{report.name} may be tried again in {report.retry_in:,.0f} s"
 
 
 def _line(healed: Healed) -> str:

@@ -19,7 +19,7 @@ from tidegate.graph import drawing
 from tidegate.graph.result import HistoryEntry
 from tidegate.graph.runner import Pipeline
 from tidegate.resilience.circuits import Forced
-from tidegate.settings import Settings, in_force
+from tidegate.settings import Settings, by_default, in_force
 from tidegate.store.registry import ThreadStatus
 
 Format: TypeAlias = Literal["mermaid", "svg", "png"]
@@ -142,8 +142,18 @@ def circuits(options: Mapping[str, str], forced: Mapping[str, str], *, as_json: 
 
 
 def settings(options: Mapping[str, str], *, as_json: bool) -> None:
-    """Print every setting."""
-    rows = in_force(Settings.read(**options), **options)
+    """Print every setting; where one is wrong, what each is for all the same.
+
+    Raises:
+        SettingsError: one is wrong.
+    """
+    try:
+        rows = in_force(Settings.read(**options), **options)
+    except SettingsError:
+        if not as_json:
+            explained = [(row.name, row.value, row.description) for row in by_default()]
+            typer.echo(table(explained, ("SETTING", "DEFAULT", "")))
+        raise
     if as_json:
         print_json([asdict(row) for row in rows])
         return

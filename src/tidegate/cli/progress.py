@@ -76,11 +76,11 @@ def _line(ended: list[Event]) -> str:
         return "failed"
     if last.kind == "interrupted":
         return f"waits for the circuit {last.detail['circuit']}, {last.detail['retry_in']:.0f} s"
-    if "failed" in last.detail:
-        return f"failed: {last.detail['failed']}"
     if "to" in last.detail:
         later = f", retry in {last.detail['retry_in']:.0f} s" if "retry_in" in last.detail else ""
         return f"-> {last.detail['to']} ({last.detail['reason']}{later})"
+    if "failed" in last.detail:
+        return f"failed: {last.detail['failed']}"
     if "revision" in last.detail:
         missing = f", {last.detail['missing']} missing" if last.detail["missing"] else ""
         return f"{last.detail['status']}, revision {last.detail['revision']}{missing}"
@@ -92,6 +92,8 @@ def _line(ended: list[Event]) -> str:
                 counts[key] += value
             else:
                 words[key] = value
+    if "model" in words:
+        words = {"model": f"by {words['model']}"}
     return (
         ", ".join(
             [

@@ -190,6 +190,18 @@ def command(*words: str, options: Mapping[str, str]) -> str:
     return " ".join(["tidegate", *map(shlex.quote, words), *given])
 
 
+def when_to_retry(result: Result) -> str:
+    """Say when what a result lacks may be had, or what is in the way until somebody removes it."""
+    if result.held_open:
+        return held_open(result.held_open)
+    return f"the service may be tried again in {result.retry_in or 0.0:,.0f} s"
+
+
+def held_open(circuits: Sequence[str]) -> str:
+    """Say that circuits are held open by hand, and how to let them go."""
+    return "; ".join(f"{name} is held open until `tidegate circuits --reset {name}`" for name in circuits)
+
+
 def _without_passwords(options: Mapping[str, str]) -> dict[str, str]:
     """Return the options as they may be shown."""
     return {name: _PASSWORD.sub(r"\1PASSWORD", value) for name, value in options.items()}
@@ -207,7 +219,7 @@ def _commands(result: Result, options: Mapping[str, str]) -> str:
     if options.get("checkpoints") == "memory:":
         return f"{lines[0]}, kept in memory and so gone with this process"
     if result.status != "complete" and result.retry_in is not None:
-        when = "" if not result.retry_in else f"   (the service may be tried again in {result.retry_in:,.0f} s)"
+        when = f"   ({when_to_retry(result)})" if result.retry_in else ""
         policy = {"when_open": "wait"} if result.status == "waiting" else {}
         lines.append(f"resume   {resume_command(result.thread_id, {**policy, **options})}{when}")
     lines.append(f"inspect  tidegate show {thread}{where}")

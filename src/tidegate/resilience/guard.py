@@ -338,10 +338,12 @@ class Guard:
             assert progress.failure is not None  # noqa: S101 - it is what asked
             raise progress.failure
         if not asked and not self._retries.spend():  # a retry at the time that the service named is no storm
-            events.retry_refused(attempt=progress.attempts, error_type=type(progress.failure).__name__)
+            failed = type(progress.failure).__name__
+            events.retry_refused(service=self.name, attempt=progress.attempts, error_type=failed)
             assert progress.failure is not None  # noqa: S101 - it is what is to be repeated
             raise progress.failure
-        events.retry_scheduled(attempt=progress.attempts, delay=delay, error_type=type(progress.failure).__name__)
+        failed = type(progress.failure).__name__
+        events.retry_scheduled(service=self.name, attempt=progress.attempts, delay=delay, error_type=failed)
 
     @property
     def _is_worn_out(self) -> bool:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias, TypedDict
 
@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from tidegate.errors import SettingsError
+from tidegate.settings.complaints import complaint, holds
 from tidegate.settings.section import Section
 from tidegate.settings.service import ServeSettings, Sink, Trigger, check
 
@@ -259,11 +260,16 @@ class Settings(BaseSettings):
         try:
             return cls(**options)
         except ValidationError as error:
-            wrong = [f"{_dotted(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
+            found = {
+                "options": options,
+                "by_variable": EnvSettingsSource(Settings)(),
+                "by_file": TomlConfigSettingsSource(Settings)(),
+            }
+            wrong = [complaint(e, cls, **found) for e in error.errors(include_input=False, include_url=False)]
             raise SettingsError(f"{'; '.join(wrong)}; `tidegate settings` explains them all") from None
         except _SourceError as error:
-            found = re.search(r'field "(\w+)"', str(error))
-            section = f"TIDEGATE_{found[1]}".upper() if found else "TIDEGATE_"
+            field = re.search(r'field "(\w+)"', str(error))
+            section = f"TIDEGATE_{field[1]}".upper() if field else "TIDEGATE_"
             names = ", ".join(sorted(name for name in os.environ if name.upper().startswith(section)))
             raise SettingsError(f"one of these variables cannot be read, JSON is expected: {names}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
@@ -289,37 +295,36 @@ class SettingInForce:
     description: str
 
 
+def by_default() -> list[SettingInForce]:
+    """Return every setting with its default, whatever is set: where that is wrong, they have to be explained too."""
+    return _rows(Settings.model_construct(), lambda _: "default")
+
+
 def in_force(settings: Settings, **options: Any) -> list[SettingInForce]:
     """Return every setting with its value and its source: `option`, `TIDEGATE_…`, `tidegate.toml` or `default`."""
     by_variable = EnvSettingsSource(Settings)()
     by_file = TomlConfigSettingsSource(Settings)()
 
+    def source(path: tuple[str, ...]) -> str:
+        if holds(options, path):
+            return "option"
+        if holds(by_variable, path):
+            return "TIDEGATE_" + "__".join(path).upper()
+        return "tidegate.toml" if holds(by_file, path) else "default"
+
+    return _rows(settings, source)
+
+
+def _rows(settings: Settings, source: Callable[[tuple[str, ...]], str]) -> list[SettingInForce]:
     def rows(model: BaseModel, prefix: tuple[str, ...]) -> Iterator[SettingInForce]:
         for name, field in type(model).model_fields.items():
             value, path = getattr(model, name), (*prefix, name)
             if isinstance(value, BaseModel):
                 yield from rows(value, path)
-                continue
-            if _holds(options, path):
-                source = "option"
-            elif _holds(by_variable, path):
-                source = "TIDEGATE_" + "__".join(path).upper()
             else:
-                source = "tidegate.toml" if _holds(by_file, path) else "default"
-            yield SettingInForce(".".join(path), _shown(name, value), source, field.description or "")
+                yield SettingInForce(".".join(path), _shown(name, value), source(path), field.description or "")
 
     return list(rows(settings, ()))
-
-
-def _holds(found: object, path: tuple[str, ...]) -> bool:
-    for name in path:
-        if not isinstance(found, dict):
-            return False
-        keys = {key.lower(): key for key in found}
-        if name not in keys:
-            return False
-        found = found[keys[name]]
-    return True
 
 
 def _shown(name: str, value: object) -> str:
@@ -337,7 +342,3 @@ def _shown(name: str, value: object) -> str:
     if _SECRET_NAME.search(name):
         return "(hidden)"
     return _USERINFO.sub("://(hidden)@", str(value)).partition("?")[0] if isinstance(value, str) else str(value)
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location)) or "settings"

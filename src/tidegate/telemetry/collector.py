@@ -11,6 +11,7 @@ import requests
 
 LOGGER: Final = "tidegate.telemetry"
 
+_BROKEN = 500  # statuses from here on are the server's fault, whatever it is asked
 _READ: Final = 64 * 1024
 """Bytes of an answer that are read, so that its connection can be used again; it usually has none."""
 
@@ -58,9 +59,13 @@ class Collector(requests.Session):
                 response.close()
         except Exception as error:
             self._problem = f"{where} does not answer ({type(error).__name__})"
+            if isinstance(error, (requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)):
+                self._problem = "the collector's address needs http:// or https:// before it"
             raise
         accepted = response.status_code < 300
-        self._problem = "" if accepted else f"{where} answers {response.status_code} to {address.path}"
+        # One that is broken is told of once; a path that it does not have is that signal's own.
+        asked = "" if response.status_code >= _BROKEN else f" to {address.path}"
+        self._problem = "" if accepted else f"{where} answers {response.status_code}{asked}"
         if response.ok and not accepted:
             raise requests.TooManyRedirects(self._problem)  # the SDK would count it as a success
         return response

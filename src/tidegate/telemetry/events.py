@@ -11,22 +11,32 @@ from tidegate.telemetry import metrics, names
 _log = logging.getLogger("tidegate")
 
 
-def retry_scheduled(*, attempt: int, delay: float, error_type: str) -> None:
+def retry_scheduled(*, service: str, attempt: int, delay: float, error_type: str) -> None:
     """Say that `attempt` failed, the first being 1, and that the next one starts in `delay` seconds."""
-    _log.info("attempt %d failed (%s), the next one starts in %.1f s", attempt, error_type, delay)
+    _log.info("%s: attempt %d failed (%s), the next one starts in %.1f s", service, attempt, error_type, delay)
     metrics.retries.add(1, {names.ERROR_TYPE: error_type})
     trace.get_current_span().add_event(
         names.RETRY_SCHEDULED,
-        {names.RETRY_ATTEMPT: attempt, names.RETRY_DELAY: delay, names.ERROR_TYPE: error_type},
+        {
+            names.CALL_SERVICE: service,
+            names.RETRY_ATTEMPT: attempt,
+            names.RETRY_DELAY: delay,
+            names.ERROR_TYPE: error_type,
+        },
     )
 
 
-def retry_refused(*, attempt: int, error_type: str) -> None:
+def retry_refused(*, service: str, attempt: int, error_type: str) -> None:
     """Say that `attempt` failed, and that no further one is made since the retry budget is spent."""
-    _log.info("attempt %d failed (%s), and the retry budget is spent", attempt, error_type)
+    _log.info("%s: attempt %d failed (%s), and the retry budget is spent", service, attempt, error_type)
     trace.get_current_span().add_event(
         names.RETRY_REFUSED,
-        {names.RETRY_ATTEMPT: attempt, names.RETRY_REASON: "retry budget spent", names.ERROR_TYPE: error_type},
+        {
+            names.CALL_SERVICE: service,
+            names.RETRY_ATTEMPT: attempt,
+            names.RETRY_REASON: "retry budget spent",
+            names.ERROR_TYPE: error_type,
+        },
     )
 
 

@@ -52,8 +52,7 @@ def crash_at(point: str) -> Iterator[None]:
     Raises:
         ValueError: there is no such point.
     """
-    if not _POINT.fullmatch(point):
-        raise ValueError(f"{point!r} is no crash point; one is `checkpoint:before:2` or `answer@model:after:1`")
+    _check(point)
     fuse, before = Fuse(point), list[tuple[type, str, Any]]()
 
     def replace(owner: type, name: str, watched: Any) -> None:
@@ -92,8 +91,10 @@ def killed_at(point: str, work: Callable[..., None], *arguments: Any) -> None:
     itself, so it is to use a store that outlives it, such as `sqlite:///FILE`.
 
     Raises:
+        ValueError: there is no such point.
         AssertionError: the process ended otherwise, perhaps before it came to the point.
     """
+    _check(point)
     process = multiprocessing.get_context("spawn").Process(target=_work, args=(point, work, arguments))
     process.start()
     process.join()
@@ -101,6 +102,11 @@ def killed_at(point: str, work: Callable[..., None], *arguments: Any) -> None:
     process.close()
     if not ended:
         raise AssertionError(f"the process was not killed at {point}: it ended with status {status}")
+
+
+def _check(point: str) -> None:
+    if not _POINT.fullmatch(point):
+        raise ValueError(f"{point!r} is no crash point; one is `checkpoint:before:2` or `answer@model:after:1`")
 
 
 def _work(point: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
