@@ -160,7 +160,7 @@ async def test_policy_fail_raises_and_leaves_the_thread_where_it_can_go_on(world
     assert caught.value.retry_in > 0
     record = await world.executions()._registry.get("t")
     assert (record.status, record.error[:12]) == ("failed", "circuit open")
-    stopped = await world.executions().inspect("t")
+    stopped = await world.executions().looks.inspect("t")
     assert (stopped.status, stopped.reason) == ("unfinished", record.error)
     assert stopped.retry_in == pytest.approx(caught.value.retry_in)
     assert record.next_at == pytest.approx(world.clock.now() + caught.value.retry_in)

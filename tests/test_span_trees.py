@@ -112,13 +112,13 @@ async def test_a_fan_out_with_retries(exporter: InMemorySpanExporter) -> None:
               invoke_node enrich
                 POST 200
               invoke_node enrich
-                ! retry.scheduled 1 Transient
+                ! retry.scheduled 1 enrichment Transient
                 X POST 503 error 503
                 POST resent 1 200
               invoke_node enrich
                 POST 200
               invoke_node enrich
-                ! retry.scheduled 1 Transient
+                ! retry.scheduled 1 enrichment Transient
                 X POST 503 error 503
                 POST resent 1 200
               invoke_node enrich
@@ -140,8 +140,8 @@ async def test_an_outage_and_the_backfill_after_it(exporter: InMemorySpanExporte
               invoke_node extract
               invoke_node gate_enrichment -> enrich as circuit closed
               invoke_node enrich
-                ! retry.scheduled 1 Transient
-                ! retry.scheduled 2 Transient
+                ! retry.scheduled 1 enrichment Transient
+                ! retry.scheduled 2 enrichment Transient
                 ! circuit.state_changed enrichment closed open transient
                 X POST 503 error 503
                 X POST resent 1 503 error 503
@@ -180,8 +180,8 @@ async def test_a_thread_that_waits_and_goes_on(exporter: InMemorySpanExporter) -
               invoke_node extract
               invoke_node gate_enrichment -> enrich as circuit closed
               invoke_node enrich
-                ! retry.scheduled 1 Transient
-                ! retry.scheduled 2 Transient
+                ! retry.scheduled 1 enrichment Transient
+                ! retry.scheduled 2 enrichment Transient
                 ! circuit.state_changed enrichment closed open transient
                 X POST 503 error 503
                 X POST resent 1 503 error 503
