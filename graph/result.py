@@ -30,8 +30,8 @@ class Result:
     before a circuit that is open, by policy `wait`. `unfinished`: stopped on the way; `next` names the steps to come.
     `revision` counts what was published, 0 before the first time. `retry_in` is the seconds after which resuming may
     bring the thread further, 0.0 if it may now, None if there is nothing to try again. `reason` says why a thread that
-    is not finished stopped where it did, empty if nobody could say, as after a kill. `held_open` names the circuits that
-    somebody holds open, where nothing but those is in the way: until they are reset, `retry_in` brings nothing.
+    is not finished stopped where it did, empty if nobody could say, as after a kill. `held_open` names the circuits
+    that somebody holds open, where nothing but those is in the way: until they are reset, `retry_in` brings nothing.
     """
 
     thread_id: str
