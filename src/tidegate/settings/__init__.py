@@ -23,7 +23,7 @@ from pydantic_settings import (
 )
 
 from tidegate.errors import SettingsError
-from tidegate.settings.complaints import complaint, holds
+from tidegate.settings.complaints import Wrong, complaint, holds
 from tidegate.settings.section import Section
 from tidegate.settings.service import ServeSettings, Sink, Trigger, check
 
@@ -265,7 +265,10 @@ class Settings(BaseSettings):
                 "by_variable": EnvSettingsSource(Settings)(),
                 "by_file": TomlConfigSettingsSource(Settings)(),
             }
-            wrong = [complaint(e, cls, **found) for e in error.errors(include_input=False, include_url=False)]
+            wrong = [
+                complaint(Wrong(each["type"], each["loc"], each["msg"], each.get("ctx", {})), cls, **found)
+                for each in error.errors(include_input=False, include_url=False)
+            ]
             raise SettingsError(f"{'; '.join(wrong)}; `tidegate settings` explains them all") from None
         except _SourceError as error:
             field = re.search(r'field "(\w+)"', str(error))

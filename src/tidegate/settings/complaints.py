@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel
-from pydantic_core import ErrorDetails
 
 _TAKES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -44,20 +44,28 @@ _TAKES: Final[Mapping[str, str]] = MappingProxyType(
 """By pydantic's words for it (https://docs.pydantic.dev/latest/errors/validation_errors/)."""
 
 
-def complaint(
-    error: ErrorDetails, settings: type[BaseModel], *, options: object, by_variable: object, by_file: object
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """One of the errors that pydantic lists; `limits` are what the setting has to keep to."""
+
+    kind: str
+    location: tuple[int | str, ...]
+    message: str
+    limits: Mapping[str, Any]
+
+
+def complaint(wrong: Wrong, settings: type[BaseModel], *, options: object, by_variable: object, by_file: object) -> str:
     """Return the sentence. It never holds the value, which may be a secret."""
-    location = error["loc"]
+    location = wrong.location
     source = _source(location, options, by_variable, by_file)
-    if error["type"] == "extra_forbidden":
+    if wrong.kind == "extra_forbidden":
         *section, name = location
         known = list(_fields(settings, section))
         meant = get_close_matches(str(name).lower(), known, n=1)
         near = f"; did you mean {meant[0]!r}?" if meant else ""
         return f"{source}{_dotted(section)} has no setting {str(name)!r}{near}"
-    words = _TAKES.get(error["type"])
-    told = error["msg"].removeprefix("Value error, ") if words is None else words.format(**error.get("ctx", {}))
+    words = _TAKES.get(wrong.kind)
+    told = wrong.message.removeprefix("Value error, ") if words is None else words.format(**wrong.limits)
     told = told.replace("Input should be", "has to be")
     if not location:
         return f"{source}{told}"
