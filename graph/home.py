@@ -15,6 +15,9 @@ _Result = TypeVar("_Result")
 _Item = TypeVar("_Item")
 
 
+_GRACE = 5.0  # seconds for what is cancelled: one that cannot end must not keep its process from it
+
+
 class Home:
     """The running loop, where the pipeline's connections were opened.
 
@@ -27,22 +30,23 @@ class Home:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
-        """Cancel what is still being worked on, such as for a stream that was left early, and wait until it has ended.
+        """Cancel what is still being worked on for streams that were left early, and wait until it has ended.
 
         Python closes an asynchronous generator that a `break` left some time after the block that it stood in, so its
         work outlived the store: it ended with an error that nobody could be told.
         """
         here = asyncio.current_task()
-        while tasks := [task for task in self._tasks if task is not here]:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        tasks = [task for task in self._tasks if task is not here and not task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_GRACE)
 
     async def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Do the work on this loop, from whichever loop this is awaited on; cancelling the caller cancels the work."""
         context = _outside_of_runs()
         if asyncio.get_running_loop() is self._loop:
-            return await self._begin(work, context)
+            return await self._loop.create_task(work, context=context)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._task(work, context), self._loop))
 
     async def stream(
@@ -92,7 +96,7 @@ class Home:
             raise
 
     async def _task(self, work: Coroutine[Any, Any, _Result], context: contextvars.Context) -> _Result:
-        return await self._begin(work, context)
+        return await self._loop.create_task(work, context=context)
 
     def _begin(self, work: Coroutine[Any, Any, _Result], context: contextvars.Context) -> asyncio.Task[_Result]:
         task = self._loop.create_task(work, context=context)

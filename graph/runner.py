@@ -87,7 +87,7 @@ class Pipeline:
     ) -> AsyncIterator[Pipeline]:
         """Open everything that the settings name; by default they are read from `TIDEGATE_*` and `tidegate.toml`.
 
-        What is still run at the end of the block, as for a stream that was left early, is cancelled and can be resumed.
+        A stream that was left early is cancelled at the end of the block, and its thread can be resumed.
         `model`, `recogniser` and `enricher` take the place of those that the settings name, and stay the caller's to
         close. Of several models, each is asked where the ones before it cannot be. An enricher brings its own guard.
 

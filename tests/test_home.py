@@ -52,17 +52,6 @@ async def test_a_stream_that_a_break_left_ends_with_its_pipeline_without_a_word(
             assert database.execute("SELECT count(*) FROM leases WHERE held = 1").fetchone() == (0,)
 
 
-async def test_work_that_nobody_waited_for_is_cancelled_with_the_pipeline(tmp_path: Path) -> None:
-    async with Pipeline.open(_settings(_url("sqlite", tmp_path))) as pipeline:
-        running = asyncio.create_task(pipeline.run(text=TEXT, thread_id="t"))
-        async for _ in pipeline.stream(text=TEXT, thread_id="other"):
-            break
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    async with Pipeline.open(_settings(_url("sqlite", tmp_path))) as pipeline:
-        assert (await pipeline.run(text=TEXT, thread_id="t")).status == "complete"
-
-
 async def test_a_lease_that_comes_after_its_store_was_closed_is_let_go(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
