@@ -10,6 +10,7 @@ import resource
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,7 @@ async def test_a_name_from_outside_leads_out_of_no_folder(source: str, name: str
 
 @pytest.mark.parametrize("event", ["../x#0", "%2E%2E/x#0", "/etc/x#0", "x", "#0", "a//b#0"])
 async def test_an_event_that_leads_out_of_the_watched_folder_has_no_result(event: str, inbox: Path) -> None:
-    plain = delivery_of("x")
-    delivery = Delivery(**{each: getattr(plain, each) for each in plain.__slots__} | {"event_id": event})
+    delivery = replace(delivery_of("x"), event_id=event)
     with pytest.raises(Permanent, match="of no file in a watched folder"):
         await sink_beside(inbox).deliver(delivery)
     assert names_in(inbox.parent) == set()

@@ -28,6 +28,7 @@ from tidegate.errors import SettingsError, StoreUnavailable
 from tidegate.settings.service import FolderTrigger as FolderSettings
 from tidegate.store.clock import SystemClock
 from tidegate.store.file_events import event_id, path_of
+from tidegate.store.inbox import Envelope
 from tidegate.testing import ManualClock
 from tidegate.triggers.folder import moves as folder_moves
 from tidegate.triggers.folder.listing import FileChangedError, FolderListing, Signature
@@ -374,7 +375,7 @@ async def test_the_same_content_runs_once_and_a_changed_file_is_another_event(
             (inbox / "x.txt").write_text(content)
             await pass_time(clock, 60)
             await pass_time(clock, 60)
-    assert [each.data for each in at.queue.new if hasattr(each, "data")] == [b"one", b"two"]
+    assert [each.data for each in at.queue.new if isinstance(each, Envelope)] == [b"one", b"two"]
 
 
 async def test_after_a_restart_with_everything_there_nothing_runs_again(

@@ -73,7 +73,7 @@ async def _s3() -> AsyncIterator[Source]:
             "aws_access_key_id": AWS["AWS_ACCESS_KEY_ID"],
             "aws_secret_access_key": AWS["AWS_SECRET_ACCESS_KEY"],
         }
-        session = get_session()
+        session: Any = get_session()
         async with session.create_client("s3", **where) as s3, session.create_client("sqs", **where) as sqs:
             place = {"LocationConstraint": where["region_name"]}
             await s3.create_bucket(Bucket="documents", CreateBucketConfiguration=place)

@@ -26,7 +26,7 @@ class Published:
 
 def suffix_of(format_: str) -> str:
     """Return how the names of files of a format end."""
-    return dict(zip(("markdown", "json"), RESULT_SUFFIXES, strict=True))[format_]
+    return RESULT_SUFFIXES[("markdown", "json").index(format_)]
 
 
 def published(folder: int, name: str, format_: str) -> Published | None:

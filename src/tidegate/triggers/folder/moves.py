@@ -33,10 +33,8 @@ def move(root: str, path: str, expected: Signature, target: str) -> str:
     with folder_below(root, folders) as there, folder_below(target, folders, make=True) as here:
         if Signature.of(_status(there, name)) != expected:
             raise FileChangedError
-        for number in count(1):
-            new_name = name if number == 1 else _numbered(name, number)
-            if _place(there, name, here, new_name):
-                break
+        names = (name if number == 1 else _numbered(name, number) for number in count(1))
+        new_name = next(each for each in names if _place(there, name, here, each))
         os.fsync(here)
         if Signature.of(_status(there, name)) != expected:  # it was replaced meanwhile: that is another document
             raise FileChangedError
