@@ -33,7 +33,7 @@ async def test_a_delivery_whose_process_was_killed_before_it_was_recorded_is_mad
             assert (await pipeline.resume(receipt.thread_id)).status == "complete"
             relaying = await start(url, receiver)
             receiver.held = asyncio.Event()
-            await until(lambda: receiver.in_flight)
+            await until(lambda: receiver.read)
             relaying.kill()  # it has handed the result over, and does not know yet
             await relaying.wait()
             receiver.held.set()

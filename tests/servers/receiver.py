@@ -26,6 +26,7 @@ class Receiver:
     fails: Respond | None = None
     got: list[str] = field(default_factory=list)
     in_flight: int = 0
+    read: int = 0
     most: int = 0
     held: asyncio.Event | None = None
     url: str = ""
@@ -37,6 +38,7 @@ class Receiver:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             size = int(head.partition("content-length: ")[2].split("\r\n")[0])
             body = json.loads(await reader.readexactly(size))
+            self.read += 1
             if self.held is not None:
                 await self.held.wait()
             if self.fails is not None:
