@@ -116,7 +116,7 @@ async def test_a_sweep_completes_what_is_missing_and_asks_for_nothing_else(world
     assert healed.result is not None
     assert (healed.thread_id, healed.result.status, healed.result.revision) == ("t", "complete", 2)
     assert sorted(world.places.asked) == PLACES[2:]
-    history = await world.executions().history("t", None)
+    history = await world.executions().looks.history("t", None)
     assert {1, 2} <= {entry.revision for entry in history}
     assert await sweep(world) == []
 

@@ -92,6 +92,9 @@ def serving(
         if not ended:
             loops[0].call_soon_threadsafe(service.stop)
         thread.join(LONGEST)
+        if thread.is_alive():  # say at what it hangs
+            loops[0].call_soon_threadsafe(lambda: [task.print_stack() for task in asyncio.all_tasks(loops[0])])
+            time.sleep(1.0)
     assert not thread.is_alive()
     if ended:
         raise ended[0]
