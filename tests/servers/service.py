@@ -54,6 +54,11 @@ def wait_for(look: Callable[[], Any], seconds: float = LONGEST) -> Any:
     return found
 
 
+def _print_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.print_stack()
+
+
 @contextmanager
 def serving(
     *,
@@ -93,7 +98,7 @@ def serving(
             loops[0].call_soon_threadsafe(service.stop)
         thread.join(LONGEST)
         if thread.is_alive():  # say at what it hangs
-            loops[0].call_soon_threadsafe(lambda: [task.print_stack() for task in asyncio.all_tasks(loops[0])])
+            loops[0].call_soon_threadsafe(_print_tasks, loops[0])
             time.sleep(1.0)
     assert not thread.is_alive()
     if ended:

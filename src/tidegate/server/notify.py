@@ -44,7 +44,9 @@ class Notifier:
         """
         while self._address and self._period is not None:
             # The loop turns, since this runs; whether the rest is well, has half of the other half to be found out.
+            # Not `asyncio.wait_for`: that of Python 3.11 loses a cancellation, and the service never ended (gh-86296).
             with contextlib.suppress(TimeoutError):
-                if await asyncio.wait_for(is_well(), self._period / 4):
-                    self.tell("WATCHDOG=1")
+                async with asyncio.timeout(self._period / 4):
+                    if await is_well():
+                        self.tell("WATCHDOG=1")
             await clock.sleep(self._period / 2)

@@ -82,7 +82,8 @@ class Progress:
 
     async def _stopped_within(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._context.stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._context.stopping.wait()
         except TimeoutError:
             return False
         return True
