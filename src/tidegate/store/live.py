@@ -100,8 +100,11 @@ class LiveDatabase(Database):
 def _is_damaged(path: str) -> bool:
     if path == ":memory:" or not Path(path).exists():
         return False
+    # Read only: where another process replaces the file meanwhile, the new one's rollback journal lies beside the old
+    # one that is open here, and SQLite would roll it back, which empties what is to be kept as `*.damaged`.
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
     try:
-        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
     except sqlite3.OperationalError:  # locked or unreadable, which is another trouble
         return False
