@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tidegate.errors import SettingsError, ThreadNotFound
 from tidegate.state import Input
-from tidegate.store.registry import thread_id_of
+from tidegate.store.registry import Registry, ThreadRecord, thread_id_of
 
 _LONGEST = 200
 
@@ -22,6 +22,20 @@ def check_thread_id(thread_id: str) -> None:
 def not_found(thread_id: str) -> ThreadNotFound:
     """Return the error for a thread that there is not."""
     return ThreadNotFound(thread_id, "does not exist; `tidegate threads` lists those that do")
+
+
+async def existing(registry: Registry, thread_id: str) -> ThreadRecord:
+    """Return the record of a thread.
+
+    Raises:
+        SettingsError: this cannot be a thread ID.
+        ThreadNotFound: no thread has it.
+    """
+    check_thread_id(thread_id)
+    record = await registry.get(thread_id)
+    if record is None:
+        raise not_found(thread_id)
+    return record
 
 
 def default_thread_id(input_: Input) -> str:

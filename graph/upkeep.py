@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Literal, cast
 
 from tidegate.checkpointers.retention import all_of, newest, younger
-from tidegate.checkpointers.saving import Pruned, Saver
+from tidegate.checkpointers.saving import TAKEN, Pruned, Saver
 from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.errors import (
     CheckpointDamaged,
@@ -18,7 +18,7 @@ from tidegate.errors import (
     ThreadError,
 )
 from tidegate.graph.looking import Looks, check_unpublished
-from tidegate.graph.thread_ids import check_thread_id, not_found
+from tidegate.graph.thread_ids import check_thread_id, existing, not_found
 from tidegate.resilience.journal import Journal
 from tidegate.services.intake import shown
 from tidegate.store import inbox, outbox
@@ -29,7 +29,6 @@ from tidegate.store.leases import Lease, Leases
 from tidegate.store.registry import Registry, ThreadRecord
 from tidegate.store.transactions import Connection, Store
 
-_TAKEN = "exists already; choose another ID for the copy, or delete it first"
 _FINISHED = frozenset({"complete", "degraded"})
 _LEFT = frozenset({*_FINISHED, "cancelled"})
 
@@ -122,15 +121,15 @@ class Upkeep:
             LeaseLost: as `delete`, of one of them.
         """
         check_thread_id(to)
-        await self._existing(thread_id)
+        await existing(self._registry, thread_id)
         if to == thread_id:
-            raise ThreadError(to, _TAKEN)
+            raise ThreadError(to, TAKEN)
         async with self._leases.hold(thread_id) as lease, self._leases.hold(to) as lease_of_copy:
-            record = await self._existing(thread_id)
+            record = await existing(self._registry, thread_id)
             if not await self._has_checkpoints(thread_id):
                 check_unpublished(record)
             if await self._registry.get(to) is not None:
-                raise ThreadError(to, _TAKEN)
+                raise ThreadError(to, TAKEN)
             await self._saver.acopy_thread(thread_id, to, leases=[lease, lease_of_copy])
             await self._registry.put(replace(record, thread_id=to), lease_of_copy)
 
@@ -275,13 +274,6 @@ class Upkeep:
             return await self._saver.aget_tuple({"configurable": {"thread_id": thread_id}}) is not None
         except CheckpointDamaged:
             return True
-
-    async def _existing(self, thread_id: str) -> ThreadRecord:
-        check_thread_id(thread_id)
-        record = await self._registry.get(thread_id)
-        if record is None:
-            raise not_found(thread_id)
-        return record
 
 
 def _forget(connection: Connection, thread_id: str) -> None:

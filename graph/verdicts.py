@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tidegate.errors import ThreadBusy, ThreadError
 from tidegate.graph.execution import Executions
-from tidegate.graph.thread_ids import check_thread_id, not_found
+from tidegate.graph.thread_ids import existing
 from tidegate.store.leases import Leases
 from tidegate.store.registry import ASKS_NOTHING, UNFINISHED, Registry, ThreadRecord, ThreadStatus
 
@@ -32,7 +32,7 @@ class Verdicts:
             ThreadNotFound: no thread has this ID.
             ThreadBusy: it is being run, by another process or for somebody who waits for it.
         """
-        await self._existing(thread_id)
+        await existing(self._registry, thread_id)
         while not await self._executions.cancel(thread_id):
             try:
                 async with self._leases.hold(thread_id) as lease:
@@ -64,7 +64,7 @@ class Verdicts:
             ThreadNotFound: no thread has this ID.
             ThreadBusy: it is being run.
         """
-        await self._existing(thread_id)
+        await existing(self._registry, thread_id)
         async with self._leases.hold(thread_id) as lease:
             return await self._registry.rule(thread_id, seen=("waiting", "degraded"), status="queued", lease=lease)
 
@@ -78,9 +78,9 @@ class Verdicts:
             ThreadBusy: it is being run.
             ThreadError: it is none of these, or its document never came in.
         """
-        await self._existing(thread_id)
+        await existing(self._registry, thread_id)
         async with self._leases.hold(thread_id) as lease:
-            record = await self._existing(thread_id)
+            record = await existing(self._registry, thread_id)
             if not record.document_id:
                 raise ThreadError(thread_id, f"never got its document: {record.error}; have its event delivered again")
             fresh = {"error": None, "attempts": 0, "attempted_at": None, **ASKS_NOTHING}
@@ -99,10 +99,3 @@ class Verdicts:
                     continue  # somebody else was faster
                 retried.append(record.thread_id)
         return retried
-
-    async def _existing(self, thread_id: str) -> ThreadRecord:
-        check_thread_id(thread_id)
-        record = await self._registry.get(thread_id)
-        if record is None:
-            raise not_found(thread_id)
-        return record

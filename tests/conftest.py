@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers.postgres import POSTGRES
+from tidegate.store.database import Database
+from tidegate.store.postgres import PostgresDatabase
+from tidegate.store.postgres_url import read_url
+from tidegate.store.schema import SERVER_STORE, STORE
+from tidegate.testing import ManualClock
 
 NO_SKIP = "TIDEGATE_TEST_NO_SKIP"
 """Where this variable is set, a skipped test has failed: everything that a test may need is said to be there."""
@@ -48,6 +53,27 @@ def postgres_url() -> Iterator[str]:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("SET client_min_messages = warning")
         connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE".encode())
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that goes on when the test says so."""
+    return ManualClock()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
+) -> AsyncIterator[Database | PostgresDatabase]:
+    """A store, of each kind in turn."""
+    database: Database | PostgresDatabase
+    if request.param == "sqlite":
+        database = Database(tmp_path / "store.db", STORE, clock=clock)
+    else:
+        database = PostgresDatabase(read_url(request.getfixturevalue("postgres_url")), SERVER_STORE, clock=clock)
+    await database.open()
+    yield database
+    await database.close()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -50,11 +50,6 @@ SAYS_NOTHING = [LIMITED, BudgetExceeded("api", "late"), CircuitOpen("api", retry
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def changes() -> list[CircuitChange]:
     return []
 

@@ -12,9 +12,10 @@ import pytest
 
 from tests.engines import Bench, bench, until
 from tests.servers.receiver import Hook, Receiver, receiving
+from tidegate.engine.patience import POLL
 from tidegate.errors import CircuitOpen, Permanent, RateLimited, Refused, StoreUnavailable
 from tidegate.settings.delivery import SINK
-from tidegate.sinks.delivery import CLAIM, POLL, Relay
+from tidegate.sinks.delivery import CLAIM, Relay
 from tidegate.sinks.port import Sink
 from tidegate.store.inbox import Envelope
 from tidegate.store.outbox import Delivery, Outbox

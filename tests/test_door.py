@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from tests.doors import Queue
 from tidegate.errors import EmptyDocument
-from tidegate.store.database import Database
 from tidegate.store.inbox import Envelope, Inbox
-from tidegate.store.postgres import PostgresDatabase
-from tidegate.store.postgres_url import read_url
 from tidegate.store.registry import Registry
-from tidegate.store.schema import SERVER_STORE, STORE
 from tidegate.store.transactions import Store
 from tidegate.triggers.door import Door
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    database: Store
-    if request.param == "sqlite":
-        database = Database(tmp_path / "store.db", STORE)
-    else:
-        database = PostgresDatabase(read_url(request.getfixturevalue("postgres_url")), SERVER_STORE)
-    yield database
-    await database.close()
 
 
 @pytest.fixture

@@ -42,11 +42,6 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a disk of its own, on Linux
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def inbox(tmp_path: Path) -> Path:
     folder = tmp_path / "inbox"
     folder.mkdir()

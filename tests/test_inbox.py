@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,30 +17,9 @@ from tidegate.store.inbox import LONGEST_ID, Envelope, Inbox, forget
 from tidegate.store.leases import Leases
 from tidegate.store.owner import Owner
 from tidegate.store.registry import Registry, ThreadRecord, ThreadStatus
-from tidegate.store.schema import EVENTS, SERVER_STORE, STORE
+from tidegate.store.schema import EVENTS, STORE
 from tidegate.store.transactions import Connection, Store
 from tidegate.testing import ManualClock
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
-    database: Any
-    if request.param == "sqlite":
-        database = Database(tmp_path / "t.db", STORE, clock=clock)
-    else:
-        url = request.getfixturevalue("postgres_url")
-        from tidegate.store.postgres import PostgresDatabase
-        from tidegate.store.postgres_url import read_url
-
-        database = PostgresDatabase(read_url(url), SERVER_STORE, clock=clock)
-    await database.open()
-    yield database
-    await database.close()
 
 
 def event(number: object = 1, **changes: Any) -> Envelope:

@@ -66,11 +66,6 @@ class Service:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 async def database(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Database]:
     database = Database(tmp_path / "store.db", STORE, clock=clock)
     yield database

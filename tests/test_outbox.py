@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.engines import bench, until
 from tests.test_inbox import count
-from tidegate.store.database import Database
 from tidegate.store.inbox import Envelope, Inbox
 from tidegate.store.outbox import LONGEST_PAUSE, Outbox, Undelivered
-from tidegate.store.schema import SERVER_STORE, STORE
 from tidegate.store.transactions import Store
 from tidegate.testing import ManualClock
 
 SINKS: dict[str, list[str]] = {"files": [], "hook": ["mail"]}
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
-    database: Any
-    if request.param == "sqlite":
-        database = Database(tmp_path / "t.db", STORE, clock=clock)
-    else:
-        url = request.getfixturevalue("postgres_url")
-        from tidegate.store.postgres import PostgresDatabase
-        from tidegate.store.postgres_url import read_url
-
-        database = PostgresDatabase(read_url(url), SERVER_STORE, clock=clock)
-    await database.open()
-    yield database
-    await database.close()
 
 
 async def publish(store: Store, number: int = 1, revision: int = 1, source: str = "folder") -> str:

@@ -20,11 +20,6 @@ from tidegate.testing import ManualClock
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 async def database(clock: ManualClock) -> AsyncIterator[Database]:
     database = Database(":memory:", STORE, clock=clock)
     yield database

@@ -11,7 +11,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypedDict, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,16 @@ SCHEMA_VERSION = 2
 JSON: TypeAlias = dict[str, Any]
 EntityType: TypeAlias = Literal["PERSON", "ORG", "LOC", "DATE", "MONEY", "ENTITY"]
 """ENTITY is a name of unknown kind: recognisers that cannot tell do not guess."""
+
+HEADINGS: Final[Mapping[EntityType, str]] = {
+    "PERSON": "People",
+    "ORG": "Organisations",
+    "LOC": "Places",
+    "MONEY": "Sums",
+    "DATE": "Dates",
+    "ENTITY": "Other names",
+}
+"""What entities of each type are called together, in the order in which people are shown them."""
 
 _Value = TypeVar("_Value")
 

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from tidegate.graph.result import Result
-from tidegate.state import Enrichment, Entity, Sentence, none_found
+from tidegate.state import HEADINGS, Enrichment, Entity, Sentence, none_found
 
 _WIDTH = 100
 _SHOWN = 8  # entities of one type
@@ -21,14 +21,6 @@ _BY_MODEL = {"extraction": "names", "summary": "summary"}
 _SHORT = 60  # characters of an answer's value
 _FOR_MACHINES = frozenset({"id", "name", "source", "licence", "confidence", "why", "latitude", "longitude", "iso3"})
 _PASSWORD = re.compile(r"(://[^:/?#@]*:(?=[^/@]*@)|password=)[^@&]+")
-_TYPES = {
-    "PERSON": "People",
-    "ORG": "Organisations",
-    "LOC": "Places",
-    "MONEY": "Sums",
-    "DATE": "Dates",
-    "ENTITY": "Other names",
-}
 
 
 def result_text(result: Result, options: Mapping[str, str], *, doubt_not_found: bool = False) -> str:
@@ -108,7 +100,7 @@ def _source(result: Result, sentence: Sentence) -> str:
 
 def _entities(result: Result) -> str:
     sections: list[str] = []
-    for type_, title in _TYPES.items():
+    for type_, title in HEADINGS.items():
         of_type = [entity for entity in result.entities if entity.type == type_]
         if not of_type:
             continue

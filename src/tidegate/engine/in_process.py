@@ -6,12 +6,11 @@ import asyncio
 import logging
 import math
 import random as randomness
-from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import Any
 
 from opentelemetry import context, trace
 
+from tidegate.engine.patience import AWAY, POLL, Patience, pause_after
 from tidegate.engine.port import Stats, Unreadable
 from tidegate.errors import (
     CheckpointDamaged,
@@ -21,7 +20,6 @@ from tidegate.errors import (
     ServiceError,
     StateInvalid,
     StoreDamaged,
-    StoreError,
     StoreUnavailable,
     ThreadBusy,
     ThreadNotFound,
@@ -30,6 +28,7 @@ from tidegate.errors import (
 from tidegate.graph.drain import Drain
 from tidegate.graph.runner import Pipeline
 from tidegate.graph.unattended import Sentence, Unattended
+from tidegate.graph.waiting import end, first_of
 from tidegate.settings.service import ServeSettings
 from tidegate.store.clock import Clock, SystemClock
 from tidegate.store.inbox import Envelope, Receipt
@@ -38,20 +37,12 @@ from tidegate.telemetry import metrics, traceparent
 
 _log = logging.getLogger(__name__)
 
-POLL = 2.0
-"""Seconds after which a worker looks for what other processes queued or left, if nothing wakes it before."""
-
-LONGEST_POLL = 60.0
-"""The same while the store is away, or full: each time twice as many, up to this."""
-
 _LEAST_PAUSE = 0.001  # a remainder of 1e-15 s is lost in the clock's float, and would be slept for again and again
 _MEASURE = 5.0  # seconds between two looks at how much waits
 
 _FINAL = (DocumentError, DocumentMismatch, CheckpointDamaged, StateInvalid, StoreDamaged)
 """What is the same however often a thread is tried. A thread that does not fit this code is not among them: while a
 deploy is under way, another process may have the code that it fits."""
-
-_AWAY = (StoreUnavailable, StoreError)
 
 
 class InProcessEngine:
@@ -86,7 +77,7 @@ class InProcessEngine:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._suspects: set[str] = set()
         self._resting: dict[str, float] = {}
-        self._away_pause = 0.0
+        self._patience = Patience()
         self._away_until = -math.inf
         self._measured_at = -math.inf
 
@@ -137,18 +128,14 @@ class InProcessEngine:
                 self._wake.clear()
                 try:
                     pause = await self._start()
-                except _AWAY as error:
+                except AWAY as error:
                     _log.warning("threads cannot be looked up now: %s", error)
                     pause = self._leave_store_alone()
                 await self._wait(pause)
             if self._running:
                 await asyncio.wait(self._running.values())
         finally:
-            tasks = list(self._running.values())
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            await end(self._running.values())
 
     async def _start(self) -> float:
         """Begin as many executions as there is room for; return in how many seconds there may be more."""
@@ -180,22 +167,14 @@ class InProcessEngine:
 
     def _leave_store_alone(self) -> float:
         """Return for how many seconds the store is left alone that could not be read or written."""
-        self._away_pause = min(max(POLL, 2.0 * self._away_pause), LONGEST_POLL)
-        self._away_until = self._clock.monotonic() + self._away_pause
-        return self._away_pause
+        pause = self._patience.longer()
+        self._away_until = self._clock.monotonic() + pause
+        return pause
 
     async def _wait(self, pause: float) -> None:
         """Wait for a pause to be over, or to be woken: by a new thread, one that ended, or the end of the work."""
-        waiting = [asyncio.create_task(each) for each in self._waits(pause)]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-
-    def _waits(self, pause: float) -> list[Coroutine[Any, Any, Any]]:
-        waits: list[Coroutine[Any, Any, Any]] = [self._clock.sleep(max(pause, _LEAST_PAUSE)), self._drain.wait()]
-        return waits if self._away_until > self._clock.monotonic() else [*waits, self._wake.wait()]
+        waits = [self._clock.sleep(max(pause, _LEAST_PAUSE)), self._drain.wait()]
+        await first_of(*waits, *([] if self._away_until > self._clock.monotonic() else [self._wake.wait()]))
 
     async def _bring(self, record: ThreadRecord) -> None:
         """Bring one thread forward. What ails it ends nothing but this execution."""
@@ -206,10 +185,11 @@ class InProcessEngine:
                 await self._give_up(record)
             else:
                 await self._execute(record)
-            self._away_pause = rest = 0.0
+            rest = 0.0
+            self._patience.over()
         except (ThreadBusy, LeaseLost):
             _log.debug("thread %s is run by another process", thread_id)
-        except _AWAY as error:
+        except AWAY as error:
             _log.warning("thread %s: %s", thread_id, error)
             self._leave_store_alone()
         except Exception as error:  # noqa: BLE001 - a bug: told, and the thread is not lost
@@ -269,9 +249,7 @@ class InProcessEngine:
         counts = not isinstance(error, StoreUnavailable) and (service is None or service.counts_as_visit)
         if counts and record.attempts >= self._settings.max_attempts:
             return Sentence(pause=None)
-        doublings = min(max(record.attempts - 1, 0), 64)
-        pause = min(self._settings.retry_initial * 2.0**doublings, self._settings.retry_max)
-        pause *= self._random.uniform(0.5, 1.0)  # those that failed together do not come back together
+        pause = pause_after(record.attempts, self._settings, self._random)
         if service is not None:
             pause = max(pause, service.retry_after or 0.0, getattr(service, "retry_in", 0.0))
         return Sentence(pause=pause, counts=counts)

@@ -15,6 +15,7 @@ from typing import Any
 from tidegate.engine.in_process import InProcessEngine
 from tidegate.errors import SettingsError
 from tidegate.graph.runner import Pipeline
+from tidegate.graph.waiting import end
 from tidegate.server import app as http
 from tidegate.server import webhooks
 from tidegate.server.bodies import Room
@@ -221,10 +222,7 @@ async def _first(awaited: asyncio.Task[Any], *needed: asyncio.Task[None]) -> Non
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks, and wait for their ends; what they ended with was told, or raised, before."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+    await end(tasks)
     for task in tasks:
         if not task.cancelled():
             task.exception()

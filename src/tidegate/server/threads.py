@@ -18,6 +18,7 @@ from tidegate.server.context import Context
 from tidegate.server.documents import LONGEST_NAME, Brought, Submission, brought
 from tidegate.server.problems import Problem
 from tidegate.server.progress import Progress
+from tidegate.services.fetching import shown_url
 from tidegate.store.inbox import LONGEST_ID, Envelope, Receipt
 from tidegate.store.registry import ThreadRecord, ThreadStatus
 
@@ -104,7 +105,7 @@ def router(context: Context) -> APIRouter:
             is_same = hashlib.sha256(found.data).hexdigest() == receipt.document_id
         else:
             record = await pipeline.registry.get(receipt.thread_id)
-            is_same = record is None or record.source == (found.name or _shown_url(found.url or ""))
+            is_same = record is None or record.source == (found.name or shown_url(found.url or ""))
         if not is_same:
             detail = f"the key {key!r} was sent with another document before; send a new key"
             raise Problem(422, detail, kind="idempotency-key-reused")
@@ -197,9 +198,3 @@ def accepted(receipt: Receipt) -> JSONResponse:
     url = f"/v1/threads/{quote(receipt.thread_id, safe='')}"
     body: dict[str, Any] = {"thread_id": receipt.thread_id, "status_url": url, "is_new": receipt.is_new}
     return JSONResponse(body, 202 if receipt.is_new else 200, headers={"Location": url})
-
-
-def _shown_url(url: str) -> str:
-    from tidegate.services.fetching import shown_url
-
-    return shown_url(url)

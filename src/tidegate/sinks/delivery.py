@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random as randomness
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
-from tidegate.errors import CircuitOpen, ServiceError, StoreError, StoreUnavailable, TidegateError, Transient
+from tidegate.engine.patience import AWAY, POLL, Patience, pause_after
+from tidegate.errors import CircuitOpen, ServiceError, TidegateError, Transient
 from tidegate.graph.drain import Drain
 from tidegate.graph.runner import Pipeline
+from tidegate.graph.waiting import end, first_of
 from tidegate.resilience.guard import Guard
 from tidegate.settings.delivery import SINK, circuit_of
 from tidegate.settings.service import ServeSettings
@@ -22,19 +23,12 @@ from tidegate.telemetry import metrics, names
 
 _log = logging.getLogger(__name__)
 
-POLL = 2.0
-"""Seconds after which the outbox is looked at for what other processes put in, if nothing wakes the relay before."""
-
-LONGEST_POLL = 60.0
-"""The same while the store is away, or full: each time twice as many, up to this."""
-
 CLAIM = 60.0
 """Seconds for which a claimed delivery is nobody else's: longer than it may take. One whose process was killed is made
 again after them."""
 
 _LEAST_PAUSE = 0.05  # what is due by one clock may not be by another, and is not to be looked for without end
 _MEASURE = 5.0
-_AWAY = (StoreUnavailable, StoreError)
 
 
 class Relay:
@@ -119,7 +113,7 @@ class _Queue:
         self._clock = clock
         self._random = random
         self._running: set[asyncio.Task[None]] = set()
-        self._away_pause = 0.0
+        self._patience = Patience()
         self._measured_at: float | None = None
 
     async def run(self) -> None:
@@ -128,24 +122,16 @@ class _Queue:
                 self.wake.clear()
                 try:
                     pause = await self._start()
-                    self._away_pause = 0.0
-                except _AWAY as error:
+                    self._patience.over()
+                except AWAY as error:
                     _log.warning("the results for sink %s cannot be looked up now: %s", self._name, error)
-                    await self._wait(self._longer_pause(), wakes=False)
+                    await self._wait(self._patience.longer(), wakes=False)
                 else:
                     await self._wait(pause)
             if self._running:
                 await asyncio.wait(self._running)
         finally:
-            tasks = set(self._running)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
-
-    def _longer_pause(self) -> float:
-        self._away_pause = min(max(POLL, 2.0 * self._away_pause), LONGEST_POLL)
-        return self._away_pause
+            await end(self._running)
 
     async def _start(self) -> float:
         """Begin as many deliveries as there is room for; return in how many seconds there may be more."""
@@ -179,13 +165,8 @@ class _Queue:
             metrics.deliveries_given_up.set(given_up, {names.SINK: self._name})
 
     async def _wait(self, pause: float, *, wakes: bool = True) -> None:
-        waits: list[Coroutine[Any, Any, Any]] = [self._clock.sleep(pause), self._drain.wait()]
-        waiting = [asyncio.create_task(each) for each in ([*waits, self.wake.wait()] if wakes else waits)]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
+        waits = [self._clock.sleep(pause), self._drain.wait()]
+        await first_of(*waits, *([self.wake.wait()] if wakes else []))
 
     async def _deliver(self, delivery: Delivery) -> None:
         """Make one delivery. What ails it ends nothing but this delivery."""
@@ -193,10 +174,10 @@ class _Queue:
             await self._attempt(delivery)
         except asyncio.CancelledError:
             # Not to be waited for until the claim is over; it is claimed all the same if the store is away.
-            with suppress(*_AWAY):
+            with suppress(*AWAY):
                 await self._outbox.postponed(delivery, None, retry_in=0.0)
             raise
-        except _AWAY as error:  # it is due again when the claim is over
+        except AWAY as error:  # it is due again when the claim is over
             _log.warning("what became of delivery %s to sink %s cannot be recorded: %s", delivery.id, self._name, error)
 
     async def _attempt(self, delivery: Delivery) -> None:
@@ -242,9 +223,7 @@ class _Queue:
             )
 
     def _pause(self, delivery: Delivery, error: Exception) -> float:
-        doublings = min(max(delivery.attempts - 1, 0), 64)
-        pause = min(self._settings.retry_initial * 2.0**doublings, self._settings.retry_max)
-        pause *= self._random.uniform(0.5, 1.0)  # those that failed together do not come back together
+        pause = pause_after(delivery.attempts, self._settings, self._random)
         if isinstance(error, CircuitOpen):
             return max(error.retry_in, _LEAST_PAUSE)
         return max(pause, error.retry_after or 0.0) if isinstance(error, ServiceError) else pause

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-_TYPES: Final = {
-    "PERSON": "People",
-    "ORG": "Organisations",
-    "LOC": "Places",
-    "MONEY": "Sums",
-    "DATE": "Dates",
-    "ENTITY": "Other names",
-}
+from tidegate.state import HEADINGS
+
 _SHOWN = 50  # entities of one type
 _NAMED = 20  # things that are missing
 _LONGEST = 200  # characters of what was found on an entity
@@ -100,7 +94,7 @@ def _sources(result: Mapping[str, Any], sentence: Mapping[str, Any]) -> str:
 
 def _entities(result: Mapping[str, Any]) -> list[str]:
     sections = []
-    for type_, title in _TYPES.items():
+    for type_, title in HEADINGS.items():
         found = [each for each in result.get("entities") or [] if each.get("type") == type_]
         if found:
             found.sort(key=lambda each: -len(each.get("mentions") or []))

@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 import watchfiles
 
+from tidegate.graph.waiting import first_of
 from tidegate.store.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -66,12 +67,7 @@ class FolderWatch:
 
     async def wait(self, seconds: float) -> None:
         """Wait for this long, or until there is news."""
-        waits = [asyncio.create_task(self._news.wait()), asyncio.create_task(self._clock.sleep(max(0.0, seconds)))]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waits:
-                task.cancel()
+        await first_of(self._news.wait(), self._clock.sleep(max(0.0, seconds)))
 
     async def _watch(self) -> None:
         pause = _PAUSE

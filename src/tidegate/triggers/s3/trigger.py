@@ -19,6 +19,7 @@ from tidegate.errors import (
     StoreUnavailable,
     Transient,
 )
+from tidegate.graph.waiting import end
 from tidegate.settings.service import S3Trigger as Settings
 from tidegate.store.inbox import Envelope
 from tidegate.triggers.door import Door
@@ -110,11 +111,7 @@ class _Consumer:
             if working:
                 await asyncio.wait(working)
         finally:
-            ending = list(working)
-            for task in ending:
-                task.cancel()
-            if ending:
-                await asyncio.wait(ending)
+            await end(working)
 
     async def rest(self) -> None:
         """Pause after a failure, the longer the more there were in a row."""
