@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -161,6 +163,7 @@ def test_a_page_of_another_site_cannot_start_a_thread(served: Served) -> None:
     answer = served.client.post("/v1/threads", json={"text": TEXT}, headers={"Origin": "https://evil.example"})
     assert answer.status_code == 403
     assert served.client.get("/healthz", headers={"Origin": "http://localhost:3000"}).status_code == 200
+    assert served.client.get("/healthz", headers={"Origin": "http://["}).status_code == 403
 
 
 def test_a_document_that_says_it_is_too_large_is_not_read(served: Served) -> None:
@@ -238,6 +241,56 @@ def test_what_is_no_http_and_a_head_without_end_are_problems_too(served: Served,
     assert MEDIA_TYPE.encode() in received
 
 
+def test_a_request_with_a_length_that_comes_in_chunks_hides_no_second_one(served: Served) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    received = raw(served, head + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1") == 1
+
+
+@contextmanager
+def reading_slowly(served: Served) -> Iterator[socket.socket]:
+    """Connect so that next to nothing of an answer has room on its way."""
+    served.service._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    address = urlsplit(served.service.url)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((address.hostname, address.port))
+        yield connection
+
+
+def test_who_takes_no_answers_keeps_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "TAKING_SECONDS", 0.3)
+    with serving() as served, reading_slowly(served) as connection:
+        connection.settimeout(0.1)
+
+        def ask() -> bool | None:
+            try:
+                connection.send(b"GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+            except TimeoutError:
+                return None  # nobody reads them any more
+            except OSError:
+                return True
+            return None
+
+        wait_for(ask)
+
+
+def test_who_takes_a_long_answer_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "TAKING_SECONDS", 0.1)
+    with serving() as served:
+        thread_id = served.start("\n\n".join(f"It cost {number} dollars." for number in range(1000)))
+        served.until(thread_id, "complete")
+        with reading_slowly(served) as connection:
+            head = f"GET /v1/threads/{thread_id} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode())
+            received = b""
+            while chunk := connection.recv(1024):
+                received += chunk
+                time.sleep(0.002)
+        assert json.loads(received.partition(b"\r\n\r\n")[2])["thread_id"] == thread_id
+
+
 def test_connections_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "MOST_CONNECTIONS", 3)
     address = urlsplit(served.service.url)
@@ -279,6 +332,22 @@ def test_a_name_from_outside_is_a_name_and_never_a_path(served: Served, name: st
     thread_id = answer.json()["thread_id"]
     assert served.client.get(f"/v1/threads/{thread_id}").json()["source"] == kept
     assert os.sep not in thread_id
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        ("multipart/form-data; boundary=" + "(" * 3000, b""),
+        ("multipart/form-data; boundary=b", b"Content-Disposition: form-data; name=" + b"(" * 7000),
+        (
+            "multipart/form-data; boundary=b",
+            b'Content-Disposition: form-data; name="file"\r\nContent-Type: ' + b"(" * 7000,
+        ),
+    ],
+)
+def test_headers_of_a_form_that_are_nested_without_end_are_refused(served: Served, kind: str, head: bytes) -> None:
+    body = b"--b\r\n" + head + b"\r\n\r\nAda\r\n--b--\r\n"
+    assert served.client.post("/v1/threads", content=body, headers={"Content-Type": kind}).status_code == 400
 
 
 def test_a_name_in_a_form_is_no_path_either(served: Served) -> None:

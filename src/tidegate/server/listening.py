@@ -28,6 +28,11 @@ is closed: one that is closed at once takes the answer with it."""
 
 LINGER_BYTES = 8 * 1024 * 1024
 
+TAKING_SECONDS = 20.0
+"""Seconds in which a client has to take `LEAST_TAKEN` bytes, or all there are, of an answer that waits for it."""
+
+LEAST_TAKEN = 16 * 1024
+
 LARGEST_HEAD = 32 * 1024
 
 
@@ -74,13 +79,15 @@ class Socket:
 
 
 class BoundedProtocol(H11Protocol):
-    """A connection of uvicorn that is closed when a head is late, when a body is not read, and when there are too many.
+    """A connection of uvicorn that is closed when it is late or one too many.
 
-    uvicorn itself waits for a first request for ever, and lets each byte of a body that nobody reads begin the waiting
-    for the next request anew (0.54).
+    Late is a head that does not come in, a body that nobody reads, and a client that does not take its answer. uvicorn
+    itself waits for a first request for ever, lets each byte of a body that nobody reads begin the waiting for the next
+    request anew, and keeps an answer, with its connection, for as long as a client does not take it (0.54).
     """
 
     _late: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
     _thrown_away = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -92,6 +99,7 @@ class BoundedProtocol(H11Protocol):
             transport.write(head + _headers(body) + b"\r\n" + body)
             transport.close()
             return
+        transport.set_write_buffer_limits(high=0)  # to be told of every byte that the client does not take
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -106,7 +114,18 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for the client to take what is there."""
+        super().pause_writing()
+        self._watch_taking()
+
+    def resume_writing(self) -> None:
+        """Go on: it took everything."""
+        self._stop_watching()
+        super().resume_writing()
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or throw away what is left of this one's body for a while."""
@@ -143,6 +162,21 @@ class BoundedProtocol(H11Protocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _watch_taking(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._untaken = self.loop.call_later(TAKING_SECONDS, self._abort_if_untaken, left)
+
+    def _abort_if_untaken(self, left: int) -> None:
+        if self.transport.get_write_buffer_size() > left - LEAST_TAKEN:
+            self.transport.abort()
+        else:
+            self._watch_taking()
+
+    def _stop_watching(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
 
     def _close_if_unread(self, cycle: object) -> None:
         if self.cycle is cycle and self._is_unread():
