@@ -109,7 +109,7 @@ def test_threads_are_listed_by_status_document_and_trigger(served: Served) -> No
     assert listed(source="one of its kind", status="running") == []
 
 
-@pytest.mark.parametrize("cursor", ["x", "bnVsbA", "W251bGwsICJhIl0", "W05hTiwgImEiXQ", "%00", "é"])
+@pytest.mark.parametrize("cursor", ["x", "bnVsbA", "W251bGwsICJhIl0", "W05hTiwgImEiXQ", "WzEsIlx1ZDgwMCJd", "%00", "é"])
 def test_a_cursor_that_we_never_gave_is_refused(served: Served, cursor: str) -> None:
     answer = served.client.get("/v1/threads", params={"cursor": cursor})
     assert answer.status_code == 422

@@ -66,11 +66,15 @@ class Boundary:
     async def _refusal(self, scope: Scope) -> Problem | None:
         path = scope["path"]
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # Proxies that go by the other one would see two requests here; the connection must not be kept (RFC 9112).
+            detail = "the request tells its length and comes in chunks; do one of the two"
+            return Problem(400, detail, kind="malformed", headers={"Connection": "close"})
         if self._is_loopback and (not self._tokens.required or path in self._unsigned):
             if not self._is_ours(headers.get(b"host", "")):
                 return Problem(421, "this server answers by the name of this machine alone: ask localhost", kind="host")
             origin = headers.get(b"origin")
-            if origin is not None and not self._is_ours(urlsplit(origin).netloc):
+            if origin is not None and not self._is_ours(_netloc(origin)):
                 return Problem(403, "pages of other sites may not ask this server", kind="origin")
         if path.startswith(_PROTECTED) and not await self._tokens.accept(headers.get(b"authorization")):
             detail = "give one of the server's tokens: Authorization: Bearer TOKEN"
@@ -86,6 +90,13 @@ class Boundary:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:
             return False
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # a bracket that is not closed
+        return ""
 
 
 def _shape(scope: Scope) -> str:

@@ -27,7 +27,7 @@ def read(cursor: str) -> tuple[float, str]:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         match json.loads(packed):
             case [int() | float() as at, str(thread_id)] if not isinstance(at, bool) and math.isfinite(at):
-                if "\0" not in thread_id:
+                if "\0" not in thread_id and thread_id.encode():  # which half of a surrogate pair cannot be
                     return float(at), thread_id
     except (ValueError, RecursionError, OverflowError):
         pass  # what it is instead is of no interest

@@ -36,6 +36,14 @@ def parse_form(content_type: str, body: bytes) -> list[Part]:
     Raises:
         MultipartError: it is none.
     """
+    try:
+        return _parts(content_type, body)
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # The standard library's parser of headers raises what it likes at hostile ones, some of it when they are read.
+        raise MultipartError("a header of it is malformed") from error
+
+
+def _parts(content_type: str, body: bytes) -> list[Part]:
     header = _parsed(b"Content-Type: " + content_type.encode("latin-1", "replace"))
     boundary = header.get_param("boundary")
     if not isinstance(boundary, str) or _BOUNDARY.fullmatch(boundary) is None:
@@ -72,8 +80,4 @@ def _part(text: bytes, start: int, end: int) -> Part:
 
 
 def _parsed(head: bytes) -> EmailMessage:
-    try:
-        return BytesParser(policy=policy.HTTP).parsebytes(head + b"\r\n\r\n", headersonly=True)
-    except (ValueError, LookupError, IndexError, AttributeError, TypeError) as error:
-        # The standard library's parser of headers raises what it likes at hostile ones.
-        raise MultipartError("a header of it is malformed") from error
+    return BytesParser(policy=policy.HTTP).parsebytes(head + b"\r\n\r\n", headersonly=True)
