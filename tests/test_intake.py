@@ -15,6 +15,7 @@ import pytest
 
 from tests.servers.enrichment import EnrichmentServer, Reply
 from tidegate.errors import DocumentError, DocumentTooLarge, EmptyDocument, SourceUnavailable
+from tidegate.services import intake
 from tidegate.services.intake import Loaded, load, shown
 from tidegate.testing import ManualClock
 
@@ -309,3 +310,16 @@ def test_waiting_for_standard_input_can_be_interrupted() -> None:
     assert process.returncode != 0
     assert b"KeyboardInterrupt" in complaint
     assert b"Fatal" not in complaint
+
+
+def test_of_a_name_as_long_as_a_message_no_more_than_its_end_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+
+    def spy(name: str) -> str:
+        looked_at.append(len(name))
+        return name
+
+    monkeypatch.setattr(intake, "shown", spy)
+    assert intake.only_name("a/" * 100_000 + "b" * 100_000 + "/end.txt", "document") == "end.txt"
+    assert intake.only_name("b" * 100_000, "document") == "b" * intake.LONGEST_NAME
+    assert max(looked_at) == intake.LONGEST_NAME

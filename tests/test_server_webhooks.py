@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,14 +18,16 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from tests.servers.service import Served, serving
+from tests.servers.service import LONGEST, Served, serving
 from tidegate import Settings
 from tidegate.errors import SettingsError
 from tidegate.resilience.faults import FaultyServer
+from tidegate.server import webhooks
 from tidegate.server.problems import MEDIA_TYPE
 from tidegate.server.service import Service
 from tidegate.services.signatures import SignatureError, Signatures
 from tidegate.testing import ManualClock
+from tidegate.triggers.messages import Message
 
 OLD = "whsec_" + base64.b64encode(b"the old secret of the sender").decode()
 NEW = "whsec_" + base64.b64encode(b"the new secret of the sender").decode()
@@ -133,6 +138,27 @@ def test_a_document_is_the_body_itself(served: Served) -> None:
     body = b"<html><title>Ada</title><p>Ada Lovelace lived in London.</p></html>"
     answer = send(served, body, signed(body, "msg_9", kind="text/html"))
     assert served.until(answer.json()["thread_id"], "complete")["title"] == "Ada"
+
+
+def test_while_a_message_is_read_others_are_answered(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    read_message = webhooks.read_message
+
+    def slowly(*arguments: Any) -> Message:
+        reading.set()
+        go_on.wait(LONGEST)
+        return read_message(*arguments)
+
+    monkeypatch.setattr(webhooks, "read_message", slowly)
+    body = json.dumps({"text": "Ada in London."}).encode()
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send, served, body, signed(body, "msg_slow"))
+        assert reading.wait(LONGEST)
+        try:
+            assert served.client.get("/healthz", timeout=5.0).status_code == 200
+        finally:
+            go_on.set()
+        assert sending.result().status_code == 202
 
 
 def test_a_cloud_event_is_told_from_others_by_its_webhook_id(served: Served) -> None:

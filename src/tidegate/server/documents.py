@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -15,14 +14,12 @@ from tidegate.errors import DocumentTooLarge, EmptyDocument
 from tidegate.server.bodies import Share, read_body
 from tidegate.server.multipart import MultipartError, parse_form
 from tidegate.server.problems import Problem
-from tidegate.services.intake import Loaded, shown
+from tidegate.services.intake import LONGEST_NAME, Loaded, only_name
 
 FORM_OVERHEAD = 64 * 1024
 """Bytes that a form or JSON may have beside the document."""
 
-LONGEST_NAME = 200
 _IN_THREAD = 64 * 1024
-_SEPARATORS = re.compile(r"[/\\]+")
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -154,10 +151,3 @@ async def _of_form(content_type: str, body: bytes, name: str | None) -> Brought:
     [file] = files
     given = next((part.data.decode("utf-8", "replace") for part in parts if part.name == "name"), name)
     return Brought(name=only_name(given or file.filename, "document"), data=file.data, media_type=file.media_type)
-
-
-def only_name(name: str | None, otherwise: str) -> str:
-    """Return the last part of what may be a path of somebody's machine, printable and of bounded length."""
-    last = _SEPARATORS.split((name or "").strip().rstrip("/\\"))[-1]
-    cleaned = shown(last)[-LONGEST_NAME:].strip()
-    return cleaned if cleaned.strip(". ") else otherwise

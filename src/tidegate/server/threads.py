@@ -15,10 +15,11 @@ from tidegate.errors import SettingsError, ThreadNotFound
 from tidegate.graph.thread_ids import check_thread_id
 from tidegate.server import cursors, views
 from tidegate.server.context import Context
-from tidegate.server.documents import LONGEST_NAME, Brought, Submission, brought
+from tidegate.server.documents import Brought, Submission, brought
 from tidegate.server.problems import Problem
 from tidegate.server.progress import Progress
 from tidegate.services.fetching import shown_url
+from tidegate.services.intake import LONGEST_NAME
 from tidegate.store.inbox import LONGEST_ID, Envelope, Receipt
 from tidegate.store.registry import ThreadRecord, ThreadStatus
 

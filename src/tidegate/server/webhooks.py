@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from tidegate.engine.port import Unreadable
 from tidegate.errors import DocumentError, EventInvalid, SettingsError
 from tidegate.server.bodies import read_body
 from tidegate.server.context import Context
-from tidegate.server.documents import FORM_OVERHEAD, only_name
+from tidegate.server.documents import FORM_OVERHEAD
 from tidegate.server.problems import Problem, later, problem_of
 from tidegate.server.threads import accepted
 from tidegate.server.views import Accepted
@@ -87,7 +88,8 @@ def _add(routes: APIRouter, context: Context, hook: Webhook) -> None:
         limit = context.door.max_document_bytes
         with context.room.share() as share:
             body = await read_body(request, share, limit=2 * limit + FORM_OVERHEAD)
-            message = _message(hook, request, body, limit)
+            # In a thread: the JSON, or what is to be signed, may have some 100 MB.
+            message = await asyncio.to_thread(_message, hook, request, body, limit)
             known = await context.door.known(message.source, message.id)
             if known is not None and known.document_id:
                 return accepted(known)
@@ -116,7 +118,4 @@ def _message(hook: Webhook, request: Request, body: bytes, limit: int) -> Messag
         raise Problem(401, str(error), kind="signature") from None
     except EventInvalid as error:
         raise Problem(422, str(error), kind="event-invalid") from None
-    name = only_name(message.name, "document") if message.name else None
-    if hook.signatures is not None and message_id is not None:
-        message = replace(message, id=message_id)
-    return replace(message, name=name)
+    return message if hook.signatures is None or message_id is None else replace(message, id=message_id)

@@ -33,11 +33,15 @@ from tidegate.store.clock import Clock, SystemClock
 STDIN: Final = "-"
 """The source that means standard input."""
 
+LONGEST_NAME: Final = 200
+"""Characters in the name that somebody outside gives a document, at most."""
+
 _ATTEMPTS = 3
 _REDIRECTS = 5
 _LONGEST_PAUSE = 30.0
 _STEP_TIMEOUT = 20.0  # seconds to connect, and to wait for each further part of the answer
 _PIECE = 1024 * 1024
+_SEPARATORS = re.compile(r"[/\\]+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -102,6 +106,14 @@ async def load(
 def shown(name: str) -> str:
     """Return a name that can be printed and stored: what is no printable character of Unicode is replaced."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+
+
+def only_name(name: str | None, otherwise: str) -> str:
+    """Return the last part of what may be a path of somebody's machine, printable and of bounded length."""
+    # Cut off first: a name may be as long as the message that brings it.
+    end = (name or "").strip().rstrip("/\\")[-LONGEST_NAME:]
+    cleaned = shown(_SEPARATORS.split(end)[-1]).strip()
+    return cleaned if cleaned.strip(". ") else otherwise
 
 
 def _too_large(source: str, max_bytes: int) -> DocumentTooLarge:

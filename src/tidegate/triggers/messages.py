@@ -17,12 +17,9 @@ from cloudevents.core.exceptions import CloudEventValidationError
 from cloudevents.core.v1.event import CloudEvent
 
 from tidegate.errors import DocumentTooLarge, EmptyDocument, EventInvalid, ServiceError, SourceUnavailable
-from tidegate.services.intake import Loaded, shown
+from tidegate.services.intake import Loaded, only_name
 from tidegate.store.inbox import LONGEST_ID, Envelope
 from tidegate.telemetry import traceparent as trace
-
-LONGEST_NAME: Final = 255
-"""Characters in the name of a document at most."""
 
 LONGEST_URL: Final = 4096
 """Characters in the URL of a document at most."""
@@ -31,6 +28,7 @@ Fetch = Callable[[str], Awaitable[Loaded]]
 """Downloads the document at a URL. Raises DocumentError."""
 
 _ROOM = 64 * 1024  # bytes of a message that may be something else than its document
+_LONGEST_TYPE = 255
 _CONTENT = ("text", "url", "base64")
 _FIELDS = frozenset({*_CONTENT, "name", "media_type"})
 _STRUCTURED = "application/cloudevents+json"
@@ -67,6 +65,7 @@ def read_message(
     It is a CloudEvent 1.0, structured as JSON or binary; or JSON, `{"text": ...}`, `{"url": ...}` or `{"base64": ...}`,
     with `name`, `media_type` and `id` if wanted; or the bytes of a document, of the type that `content-type` says.
     Names of headers may be in any case. Without an ID of its own it gets `fallback_id`, and else its SHA-256.
+    Of a name, the last part counts and is cut off where it is too long.
     A document may be larger than `max_bytes`, for whoever takes it in to say so; a message far larger is not looked at.
 
     Raises:
@@ -230,13 +229,11 @@ def _message(
 ) -> Message:
     if not event_id or len(event_id) > LONGEST_ID or not event_id.isprintable():
         raise EventInvalid(f"the ID of a message has 1 to {LONGEST_ID} characters, which can be printed")
-    if name is not None and len(name) > LONGEST_NAME:
-        raise EventInvalid(f"the name of a document has at most {LONGEST_NAME} characters")
     known = isinstance(span, str) and trace.read(span) is not None  # a broken one is no reason to lose a document
     return Message(
         source=source,
         id=event_id,
-        name=shown(name) if name else None,
+        name=only_name(name, "document") if name else None,
         media_type=media_type,
         traceparent=str(span) if known else None,
         data=data,
@@ -300,7 +297,7 @@ def _media_type(text: str | None) -> str | None:
     """Return a media type as it came; None for the one that says nothing, so that the document is looked into."""
     if text is None or _essence(text) in {"application/octet-stream", "binary/octet-stream"}:
         return None
-    if len(text) > LONGEST_NAME or not _MEDIA_TYPE.fullmatch(text):
+    if len(text) > _LONGEST_TYPE or not _MEDIA_TYPE.fullmatch(text):
         raise EventInvalid("a media type is none, as text/plain; charset=utf-8")
     return text
 
