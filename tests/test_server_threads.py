@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.servers.service import Served, serving, wait_for
+from tidegate.resilience.faults import FaultyServer
 from tidegate.server.problems import MEDIA_TYPE
 
 SAMPLE = Path(__file__).parent / "samples" / "harbour-report.md"
@@ -67,6 +68,19 @@ def test_the_same_key_with_another_document_is_refused(served: Served) -> None:
     answer = served.client.post("/v1/threads", json={"text": "Something else."}, headers=key)
     assert answer.status_code == 422
     assert answer.json()["type"] == "urn:tidegate:problem:idempotency-key-reused"
+
+
+def test_the_same_key_with_another_url_is_refused_though_its_name_is_the_same() -> None:
+    allowed = {"allow_networks": ["127.0.0.1"]}
+    with FaultyServer(answer=lambda _: {"text": "Ada"}) as there, serving(serve=allowed) as served:
+
+        def start(query: str, **more: str) -> int:
+            submission = {"url": f"{there.url}/report?{query}", **more}
+            key = {"Idempotency-Key": f"report {more}"}
+            return served.client.post("/v1/threads", json=submission, headers=key).status_code
+
+        for more in ({}, {"name": "report"}):
+            assert [start("of=2025", **more), start("of=2025", **more), start("of=2026", **more)] == [202, 200, 422]
 
 
 def test_without_a_key_each_request_is_a_thread_of_its_own(served: Served) -> None:

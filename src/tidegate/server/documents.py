@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -59,6 +60,11 @@ class Brought:
     data: bytes | None = None
     url: str | None = None
     media_type: str | None = None
+
+    @property
+    def request_sha256(self) -> str | None:
+        """What tells a URL from others: it is kept without its query, which may be secret. None where there is none."""
+        return None if self.url is None else hashlib.sha256(self.url.encode("utf-8", "replace")).hexdigest()
 
     async def load(self, fetch: Fetch) -> Loaded:
         """Return the document.

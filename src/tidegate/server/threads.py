@@ -18,7 +18,6 @@ from tidegate.server.context import Context
 from tidegate.server.documents import Brought, Submission, brought
 from tidegate.server.problems import Problem
 from tidegate.server.progress import Progress
-from tidegate.services.fetching import shown_url
 from tidegate.services.intake import LONGEST_NAME
 from tidegate.store.inbox import LONGEST_ID, Envelope, Receipt
 from tidegate.store.registry import ThreadRecord, ThreadStatus
@@ -81,7 +80,7 @@ def router(context: Context) -> APIRouter:
             if idempotency_key is not None:
                 known = await context.door.known(SOURCE, idempotency_key)
                 if known is not None and known.document_id:
-                    return await _known(known, found, idempotency_key)
+                    return _known(known, found, idempotency_key)
             loaded = await found.load(context.fetch)
             receipt = await context.door.offer(
                 Envelope(
@@ -91,13 +90,14 @@ def router(context: Context) -> APIRouter:
                     name=loaded.source,
                     media_type=loaded.media_type,
                     traceparent=traceparent,
+                    request_sha256=found.request_sha256,
                 )
             )
             if not receipt.is_new:
-                return await _known(receipt, found, idempotency_key or "")
+                return _known(receipt, found, idempotency_key or "")
         return accepted(receipt)
 
-    async def _known(receipt: Receipt, found: Brought, key: str) -> Response:
+    def _known(receipt: Receipt, found: Brought, key: str) -> Response:
         """Answer a key that came before, if the document is the same: a URL's is not read again, and may change."""
         if not receipt.document_id:
             detail = f"the thread that the key {key!r} began was deleted; send a new key"
@@ -105,8 +105,7 @@ def router(context: Context) -> APIRouter:
         if found.data is not None:
             is_same = hashlib.sha256(found.data).hexdigest() == receipt.document_id
         else:
-            record = await pipeline.registry.get(receipt.thread_id)
-            is_same = record is None or record.source == (found.name or shown_url(found.url or ""))
+            is_same = found.request_sha256 == receipt.request_sha256
         if not is_same:
             detail = f"the key {key!r} was sent with another document before; send a new key"
             raise Problem(422, detail, kind="idempotency-key-reused")

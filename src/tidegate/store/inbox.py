@@ -29,7 +29,8 @@ class Envelope:
 
     `source` is the name of the trigger, `id` what the trigger tells its events apart by. `name` is what the document is
     called in results, `media_type` what its sender says it is. `traceparent` (W3C Trace Context) is the span that the
-    thread's first execution is part of.
+    thread's first execution is part of. `request_sha256` tells requests for a document that is elsewhere apart, which
+    may be another one the next time.
     """
 
     source: str
@@ -38,6 +39,7 @@ class Envelope:
     name: str
     media_type: str | None = None
     traceparent: str | None = None
+    request_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +47,13 @@ class Receipt:
     """What became of an event: its thread; `is_new` is False if it had come before.
 
     `document_id` is the SHA-256 of the document that the thread is about, empty if that could not be taken in, or if
-    the thread was deleted since: it is not begun again.
+    the thread was deleted since: it is not begun again. `request_sha256` is that of the envelope that came first.
     """
 
     thread_id: str
     document_id: str
     is_new: bool
+    request_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +106,9 @@ class Inbox:
             # One that could not be read the first time keeps its thread, whatever its document is called now.
             thread_id = known.thread_id if known else _new_thread_id(connection, envelope.source, envelope.id, name)
             insert_document(connection, sha256, packed)
-            _insert(connection, envelope.source, envelope.id, thread_id, parent)
+            _insert(connection, envelope.source, envelope.id, thread_id, parent, envelope.request_sha256)
             put(connection, replace(record, thread_id=thread_id))
-            return Receipt(thread_id=thread_id, document_id=sha256, is_new=True)
+            return Receipt(thread_id=thread_id, document_id=sha256, is_new=True, request_sha256=envelope.request_sha256)
 
         taken = await self._database.write(take)
         if isinstance(taken, QueueFull):
@@ -135,7 +138,7 @@ class Inbox:
             if known is not None:
                 return known.receipt
             thread_id = _new_thread_id(connection, source, event_id, name)
-            _insert(connection, source, event_id, thread_id, None)
+            _insert(connection, source, event_id, thread_id, None, None)
             put(connection, replace(record, thread_id=thread_id))
             return Receipt(thread_id=thread_id, document_id="", is_new=True)
 
@@ -197,15 +200,21 @@ class _Known:
 
     thread_id: str
     document_id: str | None
+    request_sha256: str | None
 
     @property
     def receipt(self) -> Receipt:
-        return Receipt(thread_id=self.thread_id, document_id=self.document_id or "", is_new=False)
+        return Receipt(
+            thread_id=self.thread_id,
+            document_id=self.document_id or "",
+            is_new=False,
+            request_sha256=self.request_sha256,
+        )
 
 
 def _known(connection: Connection, source: str, event_id: str) -> _Known | None:
     row = connection.execute(
-        """SELECT inbox.thread_id, threads.document_id FROM inbox
+        """SELECT inbox.thread_id, threads.document_id, inbox.request_sha256 FROM inbox
            LEFT JOIN threads ON threads.thread_id = inbox.thread_id WHERE inbox.source = ? AND event_id = ?""",
         (source, event_id),
     ).fetchone()
@@ -220,11 +229,18 @@ def _new_thread_id(connection: Connection, source: str, event_id: str, name: str
     return thread_id if taken is None else thread_id_of(name, digest)
 
 
-def _insert(connection: Connection, source: str, event_id: str, thread_id: str, traceparent: str | None) -> None:
+def _insert(
+    connection: Connection,
+    source: str,
+    event_id: str,
+    thread_id: str,
+    traceparent: str | None,
+    request_sha256: str | None,
+) -> None:
     connection.execute(
-        """INSERT INTO inbox (source, event_id, thread_id, traceparent, received_at) VALUES (?, ?, ?, ?, tidegate_now())
-           ON CONFLICT (source, event_id) DO NOTHING""",
-        (source, event_id, thread_id, traceparent),
+        """INSERT INTO inbox (source, event_id, thread_id, traceparent, request_sha256, received_at)
+           VALUES (?, ?, ?, ?, ?, tidegate_now()) ON CONFLICT (source, event_id) DO NOTHING""",
+        (source, event_id, thread_id, traceparent, request_sha256),
     )
 
 

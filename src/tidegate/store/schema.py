@@ -187,7 +187,12 @@ EVENTS = """
 packed, until it is delivered; one that has a result and no `next_at` was given up. `attempts` of a thread counts how
 often it was begun since it last got further: at the checkpoint `attempted_at`."""
 
-_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS)
+REQUESTS = """
+    ALTER TABLE inbox ADD COLUMN request_sha256 TEXT
+"""
+"""What tells whether an event whose document is elsewhere is sent again, or another one under its ID."""
+
+_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS, REQUESTS)
 
 STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, *_THREADS_SINCE)
 """The store's file."""
