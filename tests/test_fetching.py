@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -233,6 +234,25 @@ async def test_no_proxy_of_the_environment_is_used(server: FaultyServer, monkeyp
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert (await Fetcher(max_bytes=1000, allowed=LOOPBACK).fetch(server.url)).data
+
+
+async def test_hosts_whose_dns_does_not_answer_hold_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+
+    def hanging(*_: object, **__: object) -> list[Any]:
+        answers.wait(20.0)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    fetcher = Fetcher(max_bytes=1000, at_once=40)
+    fetching = [asyncio.create_task(fetcher.fetch(f"http://h{number}.example/")) for number in range(40)]
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10.0):
+            await asyncio.to_thread(int)  # more than the 32 threads of asyncio at most are asked for
+    finally:
+        answers.set()
+    assert {type(each) for each in await asyncio.gather(*fetching, return_exceptions=True)} == {SourceUnavailable}
 
 
 async def test_the_next_address_is_asked_where_one_cannot_be_reached(server: FaultyServer) -> None:

@@ -209,6 +209,13 @@ async def test_a_compression_bomb_is_not_expanded(clients: http.Clients) -> None
     assert peak < 10 * MIB
 
 
+async def test_what_expands_to_nothing_is_not_read_without_end(clients: http.Clients) -> None:
+    nothing = gzip.compress(b"") * 1000
+    headers: dict[str, str | None] = {"Content-Encoding": "gzip", "Content-Length": None}
+    async with EnrichmentServer(then=Reply(body=nothing, headers=headers)) as server:
+        assert "larger" in (await failure(clients, server.url, max_bytes=1000)).problem
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "problem"),
     [

@@ -27,7 +27,7 @@ from tidegate.server.problems import MEDIA_TYPE
 from tidegate.server.service import Service
 from tidegate.services.signatures import SignatureError, Signatures
 from tidegate.testing import ManualClock
-from tidegate.triggers.messages import Message
+from tidegate.triggers.messages import Message, read_message
 
 OLD = "whsec_" + base64.b64encode(b"the old secret of the sender").decode()
 NEW = "whsec_" + base64.b64encode(b"the new secret of the sender").decode()
@@ -142,7 +142,6 @@ def test_a_document_is_the_body_itself(served: Served) -> None:
 
 def test_while_a_message_is_read_others_are_answered(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, go_on = threading.Event(), threading.Event()
-    read_message = webhooks.read_message
 
     def slowly(*arguments: Any) -> Message:
         reading.set()

@@ -26,7 +26,7 @@ from tidegate.errors import (
 )
 from tidegate.services import http
 from tidegate.services.addresses import Address, Network, is_allowed, is_disguised, is_public
-from tidegate.services.intake import Loaded, shown
+from tidegate.services.intake import Loaded, in_daemon_thread, shown
 from tidegate.store.clock import Clock, SystemClock
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -206,7 +206,8 @@ def _is_literal(host: str) -> bool:
 
 
 async def _resolve(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # Not one of asyncio's threads: whoever names hosts whose DNS does not answer would hold all of them.
+    found = await in_daemon_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), "DNS")
     return [str(address[0]) for *_, address in found]
 
 

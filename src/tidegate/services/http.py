@@ -270,9 +270,11 @@ async def _read(response: httpx.Response, max_bytes: int) -> bytes:
         raise BodyError("the answer is compressed by another method than gzip, which was asked for")
     gunzip = _Gunzip() if encoding.endswith("gzip") else None
     body = bytearray()
+    received = 0
     async for chunk in response.aiter_raw():
+        received += len(chunk)  # what expands to nothing has no end either
         body += gunzip.feed(chunk, max_bytes + 1 - len(body)) if gunzip else chunk
-        if len(body) > max_bytes:
+        if max(received, len(body)) > max_bytes:
             raise BodyTooLargeError(f"the answer is larger than {max_bytes} bytes")
     if gunzip and not gunzip.is_complete:
         raise BodyError("the answer is cut off")

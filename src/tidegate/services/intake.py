@@ -10,9 +10,11 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
@@ -29,6 +31,8 @@ from tidegate.errors import (
 )
 from tidegate.services import http
 from tidegate.store.clock import Clock, SystemClock
+
+T = TypeVar("T")
 
 STDIN: Final = "-"
 """The source that means standard input."""
@@ -88,7 +92,7 @@ async def load(
         raise TypeError("give a source or a text")
     elif source == STDIN:
         display = shown(name or "stdin")
-        loaded = Loaded(await _in_daemon_thread(lambda: _read_stdin(display, max_bytes)), display, media_type)
+        loaded = Loaded(await in_daemon_thread(lambda: _read_stdin(display, max_bytes), "stdin"), display, media_type)
     elif isinstance(source, str) and (scheme := _SCHEME.match(source)):
         loaded = await _download(source, scheme[1].lower(), name, max_bytes, timeout, clock or SystemClock())
         loaded = Loaded(loaded.data, loaded.source, media_type or loaded.media_type)
@@ -173,31 +177,32 @@ def _read_stdin(display: str, max_bytes: int) -> bytes:
         raise SourceUnavailable(display, "cannot be read", "pipe a document into it, or name a file") from error
 
 
-async def _in_daemon_thread(work: Callable[[], bytes]) -> bytes:
-    """Run `work` in a thread that does not keep the program alive, as those of `asyncio.to_thread` do: Ctrl-C works."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[bytes] = loop.create_future()
+async def in_daemon_thread(work: Callable[[], T], name: str) -> T:
+    """Run `work`, which may take for ever, in a thread of its own.
 
-    def settle(data: bytes | None, error: Exception | None) -> None:
+    Those of `asyncio.to_thread` are few, and keep the program alive: others would wait for one, and Ctrl-C for all.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(done: Future[T]) -> None:
         if result.cancelled():
             return
-        if error is not None:
+        if (error := done.exception()) is not None:
             result.set_exception(error)
         else:
-            result.set_result(data or b"")
+            result.set_result(done.result())
 
     def run() -> None:
-        data, error = None, None
+        done: Future[T] = Future()
         try:
-            data = work()
-        except Exception as raised:  # noqa: BLE001 - it is raised where the caller waits
-            error = raised
-        try:
-            loop.call_soon_threadsafe(settle, data, error)
-        except RuntimeError:
-            return  # the loop is closed: nobody waits any more
+            done.set_result(work())
+        except Exception as error:  # noqa: BLE001 - it is raised where the caller waits
+            done.set_exception(error)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, done)
 
-    threading.Thread(target=run, name="tidegate stdin", daemon=True).start()
+    threading.Thread(target=run, name=f"tidegate {name}", daemon=True).start()
     return await result
 
 
