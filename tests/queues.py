@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aio_pika
 import nats
@@ -137,6 +138,17 @@ class NatsBroker(Broker):
     async def send(self, body: bytes, headers: Mapping[str, str] | None = None, message_id: str = "") -> None:
         more = {"Nats-Msg-Id": message_id} if message_id else {}
         await self.jetstream.publish(self.queue, body, headers={**(headers or {}), **more} or None)
+
+    async def send_raw(self, headers: bytes, body: bytes) -> None:
+        """Send headers as no client would."""
+        address = urlsplit(self.url)
+        _, writer = await asyncio.open_connection(address.hostname, address.port or 4222)
+        sizes = f"{len(headers)} {len(headers) + len(body)}".encode()
+        writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+        writer.write(b"HPUB %s %s\r\n%s%s\r\nPING\r\n" % (self.queue.encode(), sizes, headers, body))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
 
     async def left(self) -> int:
         # Of the stream, which keeps what was not acknowledged: the consumer counts some messages twice (2.9).

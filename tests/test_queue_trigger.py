@@ -120,6 +120,57 @@ async def _logged(caplog: pytest.LogCaptureFixture, words: str) -> bool:
     return words in caplog.text
 
 
+@pytest.mark.parametrize(
+    "headers", [b"NATS/1.0 409 Consumer Deleted\r\n\r\n", b"NATS/1.0\r\nStatus: 404\r\n\r\n", b"\r\n\r\n"]
+)
+async def test_whatever_the_headers_of_nats_are_a_message_is_taken_in(entrance: Entrance, headers: bytes) -> None:
+    async with a_queue("nats") as broker, reading(broker, entrance):
+        await broker.send_raw(headers, b"words")
+        await until_equal(entrance.threads, 1)
+        await until_equal(broker.left, 0)
+    [event] = entrance.events
+    assert isinstance(event, Envelope)
+    assert event.data == b"words"
+
+
+async def test_a_poison_message_as_large_as_nats_takes_is_kept_in_part(entrance: Entrance) -> None:
+    async with a_queue("nats") as broker:
+        most = broker.connection.max_payload
+        await broker.send(b"{" * (most - 100), {"content-type": "application/json"})
+        async with reading(broker, entrance):
+            await until_equal(broker.left, 0)
+        [(body, headers)] = await broker.dead()
+    assert most - 1000 < len(body) < most
+    assert "end of its body" in headers[REASON]
+
+
+@pytest.mark.parametrize("envelope", [b'{"data": "x", "headers": [1]}', b'{"data": "x", "headers": 7}'])
+async def test_a_broken_envelope_of_faststream_goes_to_the_dead_letters(entrance: Entrance, envelope: bytes) -> None:
+    async with a_queue("redis") as broker:
+        await broker.redis.xadd(broker.queue, {"__data__": envelope})
+        await broker.send(b"good", message_id="good")
+        async with reading(broker, entrance):
+            await until_equal(entrance.threads, 1)
+            await until_equal(broker.left, 0)
+        [(_, headers)] = await broker.dead()
+    assert headers["__data__"] == envelope.decode()
+
+
+async def test_a_message_that_we_fail_to_read_goes_to_the_dead_letters_at_once(
+    entrance: Entrance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise TypeError("secret words")
+
+    monkeypatch.setattr(queue, "read_message", failing)
+    async with a_queue("redis") as broker:
+        await broker.send(b"words")
+        async with reading(broker, entrance):
+            await until_equal(broker.left, 0)
+        [(_, headers)] = await broker.dead()
+    assert headers[REASON] == "it cannot be read (TypeError)"
+
+
 async def test_a_document_that_is_too_large_is_seen_as_a_dead_thread_and_kept(
     broker: Broker, entrance: Entrance
 ) -> None:

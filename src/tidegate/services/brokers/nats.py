@@ -18,7 +18,21 @@ from tidegate.services.brokers import Address
 
 CONNECT_TIMEOUT = 10.0
 
+_STATUS = re.compile(rb"^Status:", re.MULTILINE)
 _DENIED = ("authorization", "authentication", "permissions violation", "user authentication expired")
+
+
+class _Client(Client):
+    """A client that hands messages out whatever their headers are.
+
+    It takes a sender's `Status`, as a header or in the first line, for the server's word, so the message is neither
+    handed out nor acknowledged, whenever it comes; and a first line without a version ends the connection (2.16).
+    """
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if headers and reply.startswith(b"$JS.ACK."):
+            headers = _STATUS.sub(b"status:", b"NATS/1.0\r\n" + headers.partition(b"\r\n")[2])
+        await super()._process_msg(sid, subject, reply, data, headers)
 
 
 async def connect(where: Address, name: str) -> Client:
@@ -31,7 +45,7 @@ async def connect(where: Address, name: str) -> Client:
         ServiceError: the server cannot be reached, or refuses.
     """
     async with failures(name):
-        connection = Client()
+        connection = _Client()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connection.connect(
@@ -87,6 +101,14 @@ def _failure(name: str, error: Exception) -> ServiceError:
             return Transient(name, f"NATS cannot be reached, or was lost ({type(error).__name__})")
 
 
+def room_for(connection: Client, headers: Mapping[str, str]) -> int:
+    """Return the bytes that a body may have beside these headers.
+
+    The client looks at the body alone (2.16), and the server ends the connection at a message that is larger.
+    """
+    return connection.max_payload - 16 - sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
+
+
 async def stream_of(jetstream: JetStreamContext, subject: str, *, retention: api.RetentionPolicy) -> str:
     """Return the name of the stream that keeps a subject; if there is none, it is made, on disk."""
     try:
@@ -118,12 +140,15 @@ class Publisher:
 
     async def publish(self, queue: str, body: bytes, *, message_id: str, headers: Mapping[str, str]) -> None:
         """Send a message to a subject; if no stream keeps it, one is made, which keeps what nobody acknowledged."""
+        headers = {**headers, api.Header.MSG_ID: message_id}
         async with failures(self._name):
+            if len(body) > room_for(self._connection, headers):
+                raise errors.MaxPayloadError
             if queue not in self._known:
                 await stream_of(self._jetstream, queue, retention=api.RetentionPolicy.WORK_QUEUE)
                 self._known.add(queue)
             try:
-                await self._jetstream.publish(queue, body, headers={**headers, api.Header.MSG_ID: message_id})
+                await self._jetstream.publish(queue, body, headers=headers)
             except js_errors.NoStreamResponseError:
                 self._known.discard(queue)  # the stream was deleted: it is made at the next try
                 raise Transient(self._name, "no stream keeps this subject") from None

@@ -13,7 +13,7 @@ from nats.js import errors as js_errors
 
 from tidegate.errors import Refused, SettingsError, Transient
 from tidegate.services.brokers import Address
-from tidegate.services.brokers.nats import CONNECT_TIMEOUT, close, connect, failures, stream_of
+from tidegate.services.brokers.nats import CONNECT_TIMEOUT, close, connect, failures, room_for, stream_of
 from tidegate.settings.service import QueueTrigger as Settings
 from tidegate.store.clock import Clock
 from tidegate.triggers.queue.port import DEAD, REASON, Delivered
@@ -95,7 +95,7 @@ class NatsConsumer:
         name: str,
         subject: str,
     ) -> None:
-        self._connection = connection
+        self.connection = connection
         self.jetstream = jetstream
         self._pulling = pulling
         self.name = name
@@ -103,7 +103,7 @@ class NatsConsumer:
 
     async def receive(self, most: int) -> Sequence[Delivered]:
         """See `Consumer.receive`."""
-        if not self._connection.is_connected:
+        if not self.connection.is_connected:
             raise Transient(self.name, "NATS was lost")
         async with failures(self.name):
             try:
@@ -116,7 +116,7 @@ class NatsConsumer:
 
     async def aclose(self) -> None:
         """See `Consumer.aclose`."""
-        await close(self._connection)
+        await close(self.connection)
 
 
 class _NatsDelivered:
@@ -153,10 +153,15 @@ class _NatsDelivered:
     async def bury(self, reason: str) -> None:
         subject = self._consumer.subject + DEAD
         headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("nats-")}
-        headers |= {REASON: reason, api.Header.MSG_ID: f"{self.id}{DEAD}"}
+        ours = {REASON: reason, api.Header.MSG_ID: f"{self.id}{DEAD}"}
+        headers |= ours
+        room = room_for(self._consumer.connection, headers)
+        if len(self.body) > room:  # with a reason it is larger than NATS takes: most of it is better than none
+            headers = ours | {REASON: f"{reason}; its headers, and the end of its body, had no room here"}
+            room = room_for(self._consumer.connection, headers)
         async with failures(self._consumer.name):
             await stream_of(self._consumer.jetstream, subject, retention=api.RetentionPolicy.LIMITS)
-            await self._consumer.jetstream.publish(subject, self.body, headers=headers)
+            await self._consumer.jetstream.publish(subject, self.body[:room], headers=headers)
             await self._message.term()
 
     async def extend(self) -> None:

@@ -182,7 +182,9 @@ def _parts(fields: Mapping[bytes, bytes]) -> tuple[Mapping[str, str], bytes]:
     """Return headers and content: of the field `data` and the others, of FastStream's envelope, or of plain fields."""
     if _FASTSTREAM in fields:
         body, headers = BinaryMessageFormatV1.parse(fields[_FASTSTREAM])
-        return {str(name): str(value) for name, value in headers.items()}, body
+        if isinstance(headers, dict):
+            return {str(name): str(value) for name, value in headers.items()}, body
+        return {"content-type": "application/json"}, fields[_FASTSTREAM]  # no form of a message either
     text = {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in fields.items()}
     if DATA in fields:
         text.pop(DATA.decode())

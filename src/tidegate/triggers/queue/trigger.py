@@ -137,6 +137,8 @@ class QueueTrigger:
             )
         except EventInvalid as error:
             return str(error)
+        except Exception as error:  # noqa: BLE001 - it will not be read the next time either
+            return f"it cannot be read ({type(error).__name__})"
         failed, pause = message.deliveries - 1, _FIRST_PAUSE
         while True:
             try:
