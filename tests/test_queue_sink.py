@@ -10,7 +10,8 @@ import pytest
 
 from tests.queues import KINDS, Broker, a_queue, until
 from tests.servers.brokers import SERVERS, free_port, serving
-from tidegate.errors import Refused, SettingsError, Transient
+from tidegate.errors import Permanent, Refused, SettingsError, Transient
+from tidegate.services.brokers import address, open_publisher
 from tidegate.settings.service import QueueSink as Settings
 from tidegate.sinks.events import TYPE, result_event, structured
 from tidegate.sinks.queue import QueueSink
@@ -70,6 +71,16 @@ async def test_a_queue_that_is_not_there_is_made(broker: Broker) -> None:
     await sink.deliver(DELIVERY)
     assert len(await broker.take(broker.queue)) == 1
     await sink.aclose()
+
+
+async def test_a_result_that_nats_has_no_room_for_is_a_failure_of_this_one_alone() -> None:
+    async with a_queue("nats") as broker:
+        publisher = await open_publisher(address(broker.url, "test"), "results")
+        body = b"a" * (broker.connection.max_payload - 10)  # which has room, but its headers have not
+        with pytest.raises(Permanent, match="larger than NATS takes"):
+            await publisher.publish(broker.queue, body, message_id="1", headers={"content-type": "text/plain"})
+        assert publisher.usable
+        await publisher.aclose()
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
