@@ -187,7 +187,12 @@ EVENTS = """
 packed, until it is delivered; one that has a result and no `next_at` was given up. `attempts` of a thread counts how
 often it was begun since it last got further: at the checkpoint `attempted_at`."""
 
-_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS)
+EXPIRY = """
+    CREATE INDEX inbox_by_time ON inbox (received_at)
+"""
+"""What is forgotten is found by its time. Of an event, `received_at` is when it was seen last, within a day."""
+
+_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS, EXPIRY)
 
 STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, *_THREADS_SINCE)
 """The store's file."""
