@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -592,3 +593,22 @@ async def test_threads_are_run_given_up_cancelled_and_retried_wherever_they_live
         here.engine.wake()
         await here.until_status("complete", fails.thread_id, hangs.thread_id)
         assert (await here.engine.stats()).threads == {"complete": 3}
+
+
+@pytest.mark.parametrize("policy", ["wait", "fail"])
+async def test_a_published_thread_that_is_asked_again_stays_published_whatever_the_policy_is(policy: str) -> None:
+    circuit = {"attempts": 1, "failure_threshold": 1, "reset_timeout": 30.0, "when_open": policy, "concurrency": 1}
+    async with bench(serve=SERVE, enrichment=circuit | {"batch_size": 1}) as here:
+        here.places.down = True
+        [receipt] = await here.submit("One in Cairo and Dover.")
+        first = await here.pipeline.resume(receipt.thread_id, when_open="degrade")
+        assert (first.status, first.revision) == ("degraded", 1)
+        await here.pipeline.registry.put(replace(await here.record(receipt.thread_id), when_open=None))
+        here.clock.advance(31.0)
+        here.places.asked.clear()
+        assert await here.pipeline.ask_again(receipt.thread_id)
+        here.work()
+        await until(lambda: here.places.asked)
+        await here.settled()
+        record = await here.record(receipt.thread_id)
+        assert (record.status, record.outcome, record.revision) == ("degraded", "degraded", 1)
