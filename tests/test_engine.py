@@ -497,6 +497,25 @@ async def test_a_store_that_is_away_is_asked_less_and_less_and_then_work_goes_on
     await here.until_status("complete", receipt.thread_id)
 
 
+async def test_an_outage_that_several_executions_meet_is_one(here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = asyncio.Event()
+
+    async def away(*_: Any, **__: Any) -> Any:
+        await gate.wait()
+        raise StoreUnavailable("the server restarts")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Executions, "advance", away)
+        here.work()
+        receipts = await here.submit("One", "Two")
+        await until(lambda: len(here.engine._running) == 2)
+        gate.set()
+        await until(lambda: not here.engine._running)
+    assert here.engine._away_until - here.clock.monotonic() <= POLL
+    here.clock.advance(POLL)
+    await here.until_status("complete", *(each.thread_id for each in receipts))
+
+
 async def test_an_idle_worker_looks_once_a_poll_and_no_more(here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     due, asked = Registry.due, 0
 
