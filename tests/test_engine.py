@@ -488,7 +488,7 @@ async def test_a_store_that_is_away_is_asked_less_and_less_and_then_work_goes_on
     here.work()
     [receipt] = await here.submit("One")
     for _ in range(100):  # 200 s
-        await asyncio.sleep(0.002)
+        await here.resting()
         here.engine.wake()
         here.clock.advance(POLL)
     assert 4 <= asked <= 8, "2, 4, 8, 16, 32, 60 s"
@@ -526,7 +526,7 @@ async def test_an_idle_worker_looks_once_a_poll_and_no_more(here: Bench, monkeyp
 
     monkeypatch.setattr(Registry, "due", counted)
     here.work()
-    await until(lambda: asked)
+    await here.resting()
     await asyncio.sleep(0.1)
     assert asked == 1
     here.clock.advance(POLL)
