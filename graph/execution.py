@@ -103,7 +103,8 @@ class Executions:
 
         One execution of a thread at a time, under its lease. In this process a second caller waits, and finds what the
         first one did. Once `control` is told to drain, it stops after the superstep, and the result is unfinished. An
-        `unattended` one changes nothing if the thread is not as it was seen, and returns how far it is.
+        `unattended` one changes nothing if the thread is not as it was seen, and returns how far it is; the policy for
+        one that published a degraded result is `degrade`.
 
         Raises:
             ThreadNotFound, DocumentMismatch, IncompatibleThread, CheckpointDamaged, DocumentError, ServiceError;
@@ -173,6 +174,8 @@ class Executions:
         record = await self._registry.get(lease.thread_id)
         if record is None or not unattended.is_of(record):
             return await self.looks.inspect(lease.thread_id)
+        if record.outcome == "degraded":  # it was published, and stays so, whatever the policy is now
+            when_open = "degrade"
         try:
             return await self._advance(lease, None, when_open, watching, unattended)
         except Exception as error:

@@ -187,7 +187,7 @@ class Sweep:
         return pause
 
     async def _bring(self, record: ThreadRecord, asking: list[Service], emit: Callable[[Healed], None]) -> None:
-        """Resume one thread, under the policy it had; one that was published stays so, whatever the policy is now."""
+        """Resume one thread, under the policy it had."""
         events: list[Event] = []
         rest: float | None = REST
         healed: Healed | None = None
@@ -195,7 +195,7 @@ class Sweep:
             result = await self._executions.advance(
                 record.thread_id,
                 None,
-                when_open="degrade" if record.outcome == "degraded" else record.when_open,
+                when_open=record.when_open,
                 emit=events.append,
                 control=self._control,
                 unattended=Unattended(seen=record, judge=self._judge),

@@ -351,6 +351,19 @@ class Pipeline:
         """
         return await self._home.run(self._upkeep.forget(document))
 
+    async def forget_finished(self, *, older_than: float) -> int:
+        """Forget what has been over for so many seconds, a day or more; return how many threads that were.
+
+        Over is a thread that is complete, cancelled, or degraded without anything that can be had still, and whose
+        result each sink has. It goes with its checkpoints, its results, its document, if no other thread is about that,
+        and the event that began it: one that is delivered again after that is new. So is none that comes within
+        `older_than` seconds, and none of a file that is still in a watched folder. Threads may be run meanwhile.
+
+        Raises:
+            SettingsError: `older_than` is less than a day.
+        """
+        return await self._home.run(self._upkeep.forget_finished(older_than))
+
     async def forget_not_found(self) -> int:
         """Drop the recorded answers that there is no such thing, as after a wrong URL was mended; return how many.
 

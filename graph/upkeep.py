@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
 from typing import Literal, cast
 
 from tidegate.checkpointers.retention import all_of, newest, younger
@@ -15,17 +13,19 @@ from tidegate.checkpointers.sqlite import SqliteSaver
 from tidegate.errors import (
     CheckpointDamaged,
     DocumentNotFound,
+    LeaseLost,
+    SettingsError,
+    ThreadBusy,
     ThreadError,
 )
 from tidegate.graph.looking import Looks, check_unpublished
 from tidegate.graph.thread_ids import check_thread_id, existing, not_found
 from tidegate.resilience.journal import Journal
 from tidegate.services.intake import shown
-from tidegate.store import inbox, outbox
-from tidegate.store.codec import Codec
+from tidegate.store import expiry, inbox, integrity, outbox
 from tidegate.store.database import Database
 from tidegate.store.documents import Documents
-from tidegate.store.leases import Lease, Leases
+from tidegate.store.leases import Lease, Leases, check
 from tidegate.store.registry import Registry, ThreadRecord
 from tidegate.store.transactions import Connection, Store
 
@@ -173,6 +173,37 @@ class Upkeep:
                 await self._registry.delete(lease.thread_id, lease, also=_forget)
         return Forgotten(document_id=found[0], threads=tuple(lease.thread_id for lease in leases), calls=calls)
 
+    async def forget_finished(self, older_than: float) -> int:
+        """Remove what has been over for so many seconds; see `Pipeline.forget_finished`."""
+        if not older_than >= expiry.SHORTEST:
+            least = f"{expiry.SHORTEST:.0f} seconds, a day, at least"
+            raise SettingsError(f"finished threads are kept for {least}, not {older_than:g}; keep them longer")
+        forgotten, after = 0, ""
+        while found := await self._store.read(partial(expiry.over, seconds=older_than, after=after)):
+            for thread_id in found:
+                forgotten += await self._forget_finished(thread_id, older_than)
+            after = found[-1]
+        for forget in (expiry.forget_events, expiry.forget_leases):
+            while await self._store.write(partial(forget, seconds=older_than)) == expiry.PORTION:
+                pass
+        return forgotten
+
+    async def _forget_finished(self, thread_id: str, older_than: float) -> bool:
+        try:
+            async with self._leases.hold(thread_id) as lease:
+                if not await self._store.read(partial(expiry.is_over, thread_id=thread_id, seconds=older_than)):
+                    return False  # somebody saw to it meanwhile
+                await self._saver.adelete_thread(thread_id, leases=[lease])
+
+                def forget(connection: Connection) -> None:
+                    check(connection, lease)
+                    expiry.forget(connection, thread_id, older_than)
+
+                await self._store.write(forget)
+        except (ThreadBusy, LeaseLost):
+            return False
+        return True
+
     async def forget_not_found(self) -> int:
         """Drop what services answered by "not found", and return how many answers that were."""
         return await self._journal.forget_not_found()
@@ -259,7 +290,7 @@ class Upkeep:
         found: list[str] = []
         if isinstance(self._store, Database):
             codec = self._store.codec
-            found = await self._store.read(lambda connection: _integrity(connection, codec))
+            found = await self._store.read(lambda connection: integrity.problems(connection, codec))
         if not isinstance(self._saver, SqliteSaver):
             for record in await self._registry.threads(limit=None):
                 try:
@@ -279,37 +310,3 @@ class Upkeep:
 def _forget(connection: Connection, thread_id: str) -> None:
     outbox.forget(connection, thread_id)
     inbox.forget(connection, thread_id)
-
-
-_MOST = 20
-"""Findings of one kind in one file: it is restored after the first."""
-
-_PACKED = (
-    ("documents", "data", "sha256"),
-    ("blobs", "data", "id"),
-    ("checkpoints", "body", "checkpoint_id || ' of thread ' || thread_id"),
-    ("channel_values", "value", "channel"),
-    ("writes", "value", "channel"),
-    ("calls", "answer", "cache_key"),
-    ("outbox", "result", "thread_id"),
-)
-
-
-def _integrity(connection: sqlite3.Connection, codec: Codec) -> list[str]:
-    found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({_MOST})") if row[0] != "ok"]
-    broken = connection.execute("PRAGMA foreign_key_check").fetchall()
-    found += [f"a row of {row[0]} names one of {row[2]} that is gone" for row in broken[:_MOST]]
-    if not found:  # else reading on may fail
-        found = list(islice(_unreadable(connection, codec), _MOST))
-    return [f"{problem}; restore the file from a copy" for problem in found]
-
-
-def _unreadable(connection: sqlite3.Connection, codec: Codec) -> Iterator[str]:
-    """Look for what SQLite cannot see: it has no checksums, and each packed value has one."""
-    for table, column, name in _PACKED:
-        rows = connection.execute(f"SELECT {name}, {column} FROM {table} WHERE {column} IS NOT NULL")  # noqa: S608 - ours
-        for key, packed in rows:
-            try:
-                codec.unpack(packed)
-            except ValueError as error:
-                yield f"{table}: {key} {error}"

@@ -121,6 +121,11 @@ class Bench:
             self.engine.wake()
             await until(lambda: self.looked > before and not self.engine._running)  # noqa: B023 - awaited here
 
+    async def resting(self) -> None:
+        """Return once the worker and its sweep sleep: time that passed before would be slept for all the same."""
+        async with asyncio.timeout(PATIENCE):
+            await self.clock.until_sleeping(2)
+
     def __post_init__(self) -> None:
         wait = self.engine._wait
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -487,13 +488,32 @@ async def test_a_store_that_is_away_is_asked_less_and_less_and_then_work_goes_on
     here.work()
     [receipt] = await here.submit("One")
     for _ in range(100):  # 200 s
-        await asyncio.sleep(0.002)
+        await here.resting()
         here.engine.wake()
         here.clock.advance(POLL)
     assert 4 <= asked <= 8, "2, 4, 8, 16, 32, 60 s"
     monkeypatch.setattr(Registry, "due", due)
     here.clock.advance(LONGEST_POLL)
     await here.until_status("complete", receipt.thread_id)
+
+
+async def test_an_outage_that_several_executions_meet_is_one(here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = asyncio.Event()
+
+    async def away(*_: Any, **__: Any) -> Any:
+        await gate.wait()
+        raise StoreUnavailable("the server restarts")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Executions, "advance", away)
+        here.work()
+        receipts = await here.submit("One", "Two")
+        await until(lambda: len(here.engine._running) == 2)
+        gate.set()
+        await until(lambda: not here.engine._running)
+    assert here.engine._away_until - here.clock.monotonic() <= POLL
+    here.clock.advance(POLL)
+    await here.until_status("complete", *(each.thread_id for each in receipts))
 
 
 async def test_an_idle_worker_looks_once_a_poll_and_no_more(here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -506,7 +526,7 @@ async def test_an_idle_worker_looks_once_a_poll_and_no_more(here: Bench, monkeyp
 
     monkeypatch.setattr(Registry, "due", counted)
     here.work()
-    await until(lambda: asked)
+    await here.resting()
     await asyncio.sleep(0.1)
     assert asked == 1
     here.clock.advance(POLL)
@@ -592,3 +612,22 @@ async def test_threads_are_run_given_up_cancelled_and_retried_wherever_they_live
         here.engine.wake()
         await here.until_status("complete", fails.thread_id, hangs.thread_id)
         assert (await here.engine.stats()).threads == {"complete": 3}
+
+
+@pytest.mark.parametrize("policy", ["wait", "fail"])
+async def test_a_published_thread_that_is_asked_again_stays_published_whatever_the_policy_is(policy: str) -> None:
+    circuit = {"attempts": 1, "failure_threshold": 1, "reset_timeout": 30.0, "when_open": policy, "concurrency": 1}
+    async with bench(serve=SERVE, enrichment=circuit | {"batch_size": 1}) as here:
+        here.places.down = True
+        [receipt] = await here.submit("One in Cairo and Dover.")
+        first = await here.pipeline.resume(receipt.thread_id, when_open="degrade")
+        assert (first.status, first.revision) == ("degraded", 1)
+        await here.pipeline.registry.put(replace(await here.record(receipt.thread_id), when_open=None))
+        here.clock.advance(31.0)
+        here.places.asked.clear()
+        assert await here.pipeline.ask_again(receipt.thread_id)
+        here.work()
+        await until(lambda: here.places.asked)
+        await here.settled()
+        record = await here.record(receipt.thread_id)
+        assert (record.status, record.outcome, record.revision) == ("degraded", "degraded", 1)

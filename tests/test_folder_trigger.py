@@ -26,9 +26,11 @@ import pytest
 from tests.doors import Doorstep, fetching, opened_door, running, until
 from tidegate.errors import SettingsError, StoreUnavailable
 from tidegate.settings.service import FolderTrigger as FolderSettings
+from tidegate.store import expiry
 from tidegate.store.clock import SystemClock
 from tidegate.store.file_events import event_id, path_of
 from tidegate.store.inbox import Envelope
+from tidegate.store.transactions import Connection
 from tidegate.testing import ManualClock
 from tidegate.triggers.folder import moves as folder_moves
 from tidegate.triggers.folder.listing import FileChangedError, FolderListing, Signature
@@ -391,6 +393,35 @@ async def test_after_a_restart_with_everything_there_nothing_runs_again(
             assert len(await at.registry.threads(limit=None)) == 22
 
 
+async def test_an_event_is_kept_as_long_as_its_file_is_there(
+    inbox: Path, at: Doorstep, clock: ManualClock, tmp_path: Path
+) -> None:
+    (inbox / "stays.txt").write_text("One.")
+    (inbox / "zz.txt").write_text("The last of a source is kept in any case.")
+    async with running(trigger_on(inbox), at.door):
+        await after(clock, lambda: len(at.documents) == 2)
+        for name in at.documents:
+            await at.end(name, "complete")
+        for _ in range(40):
+            await pass_time(clock, 6 * 3600.0)
+    await forget_all(at, 2 * 86400.0)
+    async with running(trigger_on(inbox), at.door):
+        await pass_time(clock, 3600.0)
+        (inbox / "new.txt").write_text("Two.")
+        await after(clock, lambda: "new.txt" in at.documents)
+    assert len(at.queue.new) == 3, "what was there before is no new event"
+
+
+async def forget_all(at: Doorstep, seconds: float) -> None:
+    """Forget all threads, and the events that are old enough."""
+
+    def forget(connection: Connection) -> None:
+        connection.execute("DELETE FROM threads")
+        expiry.forget_events(connection, seconds)
+
+    await at.registry._database.write(forget)
+
+
 async def test_a_file_is_read_once_as_long_as_it_stays_the_same(
     inbox: Path, at: Doorstep, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -691,6 +722,7 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from tests.doors import opened_door, running, until
 from tidegate.settings.service import FolderTrigger as FolderSettings
+from tidegate.store import expiry
 from tidegate.store.clock import SystemClock
 from tidegate.triggers.folder.trigger import FolderTrigger
 

@@ -18,13 +18,14 @@ import httpx
 import pytest
 
 from tests.servers.service import LONGEST, serving, wait_for
-from tidegate import Settings
+from tidegate import Pipeline, Settings
 from tidegate.errors import MissingExtra, SettingsError, StoreUnavailable
 from tidegate.resilience.faults import FaultyServer
 from tidegate.server import service as services
 from tidegate.server.notify import Notifier
 from tidegate.server.service import Service
 from tidegate.server.supervision import FIRST_PAUSE, LONGEST_PAUSE, keep_running
+from tidegate.store.clock import Clock
 from tidegate.testing import ManualClock
 from tidegate.triggers.door import Door
 
@@ -306,6 +307,20 @@ def test_triggers_are_cancelled_by_a_drain(monkeypatch: pytest.MonkeyPatch) -> N
     with serving(trigger=[{"kind": "folder", "path": "x"}]):
         assert not Patient.cancelled
     assert Patient.cancelled
+
+
+@pytest.mark.parametrize("keeps", [None, 172800.0])
+def test_a_service_forgets_what_finished_where_so_set(monkeypatch: pytest.MonkeyPatch, keeps: float | None) -> None:
+    asked: list[float] = []
+
+    async def noted(pipeline: Pipeline, older_than: float, clock: Clock) -> None:
+        asked.append(older_than)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(services, "forget_daily", noted)
+    with serving(serve={"keep_finished": keeps}):
+        pass
+    assert asked == ([] if keeps is None else [keeps])
 
 
 def test_a_port_that_is_taken_is_told() -> None:

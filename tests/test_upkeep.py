@@ -349,7 +349,11 @@ def test_the_commands(tidegate: Callable[..., tuple[int, str, str]], tmp_path: P
         0,
         "removed 18 checkpoints of 2 threads\n",
     )
-    assert tidegate("prune")[0] == 2
+    assert tidegate("prune")[0] == tidegate("prune", "--finished", "0.5")[0] == 2
+    assert tidegate("prune", "--finished", "30", "--older-than", "0")[:2] == (
+        0,
+        "forgot 0 finished threads\nremoved 0 checkpoints of 0 threads\n",
+    )
     assert tidegate("delete", "a")[:2] == (0, "deleted thread a\n")
     assert tidegate("delete", "a")[0] == tidegate("copy", "a", "c")[0] == 6
     code, out, _ = tidegate("forget", "note.txt")

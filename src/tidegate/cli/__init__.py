@@ -294,12 +294,21 @@ def prune(
         float | None,
         typer.Option(help="Remove those older than so many days.", metavar="DAYS", callback=_at_least(0)),
     ] = None,
+    finished: Annotated[
+        float | None,
+        typer.Option(
+            help="Forget threads that finished more than so many days ago, 1 or more, with their documents, their "
+            "results and the events that began them.",
+            metavar="DAYS",
+            callback=_at_least(1),
+        ),
+    ] = None,
     checkpoints: Checkpoints = None,
 ) -> None:
-    """Remove old checkpoints; the newest of each thread and what was published stay."""
+    """Remove old checkpoints; the newest of each thread and what was published stay, unless it is finished long ago."""
     from tidegate.cli import upkeep
 
-    upkeep.prune(_options_given(checkpoints=checkpoints), keep_last, older_than)
+    upkeep.prune(_options_given(checkpoints=checkpoints), keep_last, older_than, finished)
 
 
 @app.command()

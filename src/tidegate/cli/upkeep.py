@@ -129,13 +129,21 @@ def copy(options: Mapping[str, str], thread_id: str, to: str) -> None:
     typer.echo(f"copied thread {thread_id} to {to}")
 
 
-def prune(options: Mapping[str, str], keep_last: int | None, older_than: float | None) -> None:
-    """Remove old checkpoints."""
-    if keep_last is None and older_than is None:
-        raise SettingsError("say what to keep: --keep-last N, or --older-than DAYS to remove")
-    seconds = None if older_than is None else older_than * _DAY
-    pruned = _with_pipeline(options, lambda pipeline: pipeline.prune(keep_last=keep_last, older_than=seconds))
-    typer.echo(f"removed {pruned.checkpoints} checkpoints of {pruned.threads} threads")
+def prune(options: Mapping[str, str], keep_last: int | None, older_than: float | None, finished: float | None) -> None:
+    """Remove old checkpoints, and what is finished."""
+    if keep_last is None and older_than is None and finished is None:
+        raise SettingsError("say what to keep: --keep-last N, or --older-than DAYS or --finished DAYS to remove")
+
+    async def work(pipeline: Pipeline) -> None:
+        if finished is not None:
+            forgotten = await pipeline.forget_finished(older_than=finished * _DAY)
+            typer.echo(f"forgot {forgotten} finished threads")
+        if keep_last is not None or older_than is not None:
+            seconds = None if older_than is None else older_than * _DAY
+            pruned = await pipeline.prune(keep_last=keep_last, older_than=seconds)
+            typer.echo(f"removed {pruned.checkpoints} checkpoints of {pruned.threads} threads")
+
+    _with_pipeline(options, work)
 
 
 def forget(options: Mapping[str, str], document: str | None, *, not_found: bool) -> None:

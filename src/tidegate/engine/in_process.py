@@ -167,9 +167,10 @@ class InProcessEngine:
 
     def _leave_store_alone(self) -> float:
         """Return for how many seconds the store is left alone that could not be read or written."""
-        pause = self._patience.longer()
-        self._away_until = self._clock.monotonic() + pause
-        return pause
+        now = self._clock.monotonic()
+        if self._away_until <= now:  # else it is one outage that several executions met
+            self._away_until = now + self._patience.longer()
+        return self._away_until - now
 
     async def _wait(self, pause: float) -> None:
         """Wait for a pause to be over, or to be woken: by a new thread, one that ended, or the end of the work."""

@@ -23,6 +23,7 @@ from tidegate.server.boundary import App, Boundary
 from tidegate.server.context import Context
 from tidegate.server.documents import FORM_OVERHEAD
 from tidegate.server.exposition import Exposition
+from tidegate.server.forgetting import forget_daily
 from tidegate.server.listening import HttpServer, Socket
 from tidegate.server.notify import Notifier
 from tidegate.server.supervision import keep_running
@@ -136,6 +137,10 @@ class Service:
         triggers = [
             asyncio.create_task(keep(f"trigger {each.name}", partial(each.run, door))) for each in self._triggers
         ]
+        keeps, forgetting = self._settings.serve.keep_finished, []
+        if keeps is not None:
+            forget = partial(forget_daily, pipeline, keeps, self._clock)
+            forgetting.append(asyncio.create_task(keep("forgetting", forget)))
         try:
             await _first(asyncio.create_task(server.listening.wait()), serving, worker, delivering, *triggers)
             counts = await pipeline.registry.count()
@@ -147,9 +152,9 @@ class Service:
         finally:
             self._stopping.set()
             self._notifier.tell("STOPPING=1")
-            await _cancel(*triggers)
             grace = self._clock.monotonic() + self._settings.serve.grace
             engine.stop()
+            await _cancel(*triggers, *forgetting)  # which may take a moment, of the same grace period
             await self._until(grace, worker, "executions are cancelled, and resumed at the next start")
             relay.stop()  # after the executions, whose results it may deliver still
             await self._until(grace, delivering, "deliveries are cancelled, and made at the next start")

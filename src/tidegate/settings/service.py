@@ -12,6 +12,7 @@ from tidegate.settings.section import Section
 
 MINUTE = 60.0
 HOUR = 3600.0
+DAY = 86400.0
 
 
 class ServeSettings(Section):
@@ -36,6 +37,11 @@ class ServeSettings(Section):
     retry_max: float = Field(default=1 * HOUR, ge=0, description="seconds before it is tried again at most")
     grace: float = Field(default=20.0, ge=0, description="seconds that running steps get to end, at SIGTERM")
     max_deliveries: int = Field(default=20, ge=1, description="deliveries of a result to a sink before it is given up")
+    keep_finished: float | None = Field(
+        default=None,
+        ge=1 * DAY,
+        description="seconds after which a thread that finished is forgotten, and its event with it; never by default",
+    )
     allow_networks: tuple[str, ...] = Field(
         default=(), description="private networks from which URLs may be fetched, as 10.1.0.0/16; none by default"
     )

@@ -26,7 +26,9 @@ class Documents:
         sha256 = hashlib.sha256(data).hexdigest()
 
         def write(connection: Connection) -> None:
-            if connection.execute("SELECT 1 FROM documents WHERE sha256 = ?", (sha256,)).fetchone() is None:
+            # Who forgets old documents sees by the time that this one is wanted.
+            again = connection.execute("UPDATE documents SET taken_at = tidegate_now() WHERE sha256 = ?", (sha256,))
+            if not again.rowcount:
                 insert(connection, sha256, self._database.codec.pack(data))
 
         await self._database.write(write)

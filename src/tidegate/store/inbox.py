@@ -165,6 +165,16 @@ class Inbox:
                   WHERE inbox.source = ? AND event_id IN ({marks})"""  # noqa: S608 - marks
         return await self._database.read(lambda connection: dict(connection.execute(sql, (source, *event_ids))))
 
+    async def keep(self, source: str, event_ids: Sequence[str]) -> None:
+        """Have these events, up to 500 at once, not forgotten: their source has them still, and may deliver them again.
+
+        That was written down for none of them within the last hour, or nothing is written.
+        """
+        marks = ", ".join("?" * len(event_ids))
+        sql = f"""UPDATE inbox SET received_at = tidegate_now()
+                  WHERE source = ? AND event_id IN ({marks}) AND received_at < tidegate_now() - 3600"""  # noqa: S608 - marks
+        await self._database.write(lambda connection: connection.execute(sql, (source, *event_ids)))
+
     async def latest(self, source: str) -> str | None:
         """Return the ID that sorts last of this source's events, None if it had none."""
 

@@ -192,7 +192,12 @@ REQUESTS = """
 """
 """What tells whether an event whose document is elsewhere is sent again, or another one under its ID."""
 
-_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS, REQUESTS)
+EXPIRY = """
+    CREATE INDEX inbox_by_time ON inbox (received_at)
+"""
+"""What is forgotten is found by its time. Of an event, `received_at` is when it was seen last, within a day."""
+
+_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS, REQUESTS, EXPIRY)
 
 STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, *_THREADS_SINCE)
 """The store's file."""

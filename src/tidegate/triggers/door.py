@@ -49,6 +49,13 @@ class Door:
         """Return by event how far its thread is, for those that came; up to 500 at once."""
         return await self._inbox.statuses(source, event_ids)
 
+    async def keep(self, source: str, event_ids: Sequence[str]) -> None:
+        """Say, once in eight hours, which events the source would deliver again at the next start; up to 500 at once.
+
+        Else they are forgotten when they are old, and each would be run again. What is acknowledged needs none of it.
+        """
+        await self._inbox.keep(source, event_ids)
+
     async def latest(self, source: str) -> str | None:
         """Return the ID that sorts last of this source's events, None if it had none."""
         return await self._inbox.latest(source)

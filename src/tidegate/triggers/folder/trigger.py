@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -40,14 +41,18 @@ _TURN = 100
 
 _AWAY_PAUSE = 5.0
 
+_KEEP_EVERY = 8 * 3600.0
+"""Seconds after which the door is told anew that a file is still there, so that its event is not forgotten."""
+
 
 @dataclass(slots=True)
 class _File:
-    """A file as it was seen: `since` when, and the ID of its event once that was taken in."""
+    """A file as it was seen: `since` when, and the ID of its event once that was taken in, and kept until `keep_at`."""
 
     signature: Signature
     since: float
     event_id: str | None = None
+    keep_at: float = -math.inf
     told: bool = False
 
 
@@ -147,8 +152,12 @@ class FolderTrigger:
         for path in self._files.keys() - found:
             self._forget(path)
         await asyncio.to_thread(self._listing.forget_told)
-        if self._settings.done is not None or self._settings.failed is not None:
-            await self._find_ended(door)
+        try:
+            if self._settings.done is not None or self._settings.failed is not None:
+                await self._find_ended(door)
+            await self._keep(door)
+        except (StoreUnavailable, StoreError) as error:
+            _log.warning("trigger %s cannot tell what became of its files: %s", self.name, error)
 
     async def _look(self, reported: set[str], now: float) -> None:
         """Look at what the watcher told of, and at what may have settled by now."""
@@ -251,15 +260,19 @@ class FolderTrigger:
         taken = {file.event_id: path for path, file in self._files.items() if file.event_id is not None}
         ids = iter(taken)
         while portion := list(islice(ids, _PORTION)):
-            try:
-                statuses = await door.statuses(self.name, portion)
-            except (StoreUnavailable, StoreError) as error:
-                _log.warning("trigger %s cannot tell which files are done: %s", self.name, error)
-                return
-            for id_, status in statuses.items():
+            for id_, status in (await door.statuses(self.name, portion)).items():
                 target = self._targets.get(status)
                 if target is not None:
                     self._ended[taken[id_]] = target
+
+    async def _keep(self, door: Door) -> None:
+        """Have no event forgotten whose file is still there: it would be new at the next start."""
+        now = door.clock.monotonic()
+        due = iter([file for file in self._files.values() if file.event_id is not None and file.keep_at <= now])
+        while portion := list(islice(due, _PORTION)):
+            await door.keep(self.name, [file.event_id for file in portion if file.event_id is not None])
+            for file in portion:
+                file.keep_at = now + _KEEP_EVERY
 
     async def _move(self, path: str, target: str) -> None:
         file = self._files.get(path)
