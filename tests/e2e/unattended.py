@@ -172,6 +172,11 @@ class Service:
     def statuses(self) -> dict[str, int]:
         return dict(self.select("SELECT status, count(*) FROM threads GROUP BY status"))
 
+    def fires(self) -> list[datetime]:
+        """Return the times of its schedule that were taken in."""
+        taken = self.select("SELECT event_id FROM inbox WHERE source = 'cron' ORDER BY 1")
+        return [datetime.fromisoformat(time) for (time,) in taken]
+
     def undelivered(self) -> int:
         return sum(row[0] for row in self.select("SELECT count(*) FROM outbox WHERE result IS NOT NULL"))
 
