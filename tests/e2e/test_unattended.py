@@ -57,7 +57,7 @@ async def test_2000_events_from_all_sources_outlast_20_kills(tmp_path: Path) -> 
     assert len(of_schedule) == len(fires)
     assert set(documents.values()) == {1}
     assert [time for time in fires if time.timestamp() % PERIOD] == []
-    assert _not_run(fires, downtimes, stopped) == []
+    assert _lost(fires, downtimes, stopped) == []
     assert {row[0] for row in service.select("SELECT revision FROM threads")} == {1}
     assert len({result["thread_id"] for result in service.delivered()}) == EVENTS + len(fires)
     assert doctor.returncode == 0, doctor.stdout
@@ -93,18 +93,20 @@ async def _kill_on_the_way(service: Service, api: Api, chance: random.Random, *,
     return downtimes
 
 
-def _not_run(fires: list[datetime], downtimes: list[Downtime], until: datetime) -> list[datetime]:
-    """Return the times since the first fire that did not run, but for those after which another one came in
-    the same downtime: of these the last one runs.
+def _lost(fires: dict[datetime, datetime], downtimes: list[Downtime], until: datetime) -> list[datetime]:
+    """Return the times since the first fire that did not run, but for those that a restart passed over: until the kill
+    none of the later ones was taken in, and before the restart another one came, of which the last runs.
     """
     period, leeway = timedelta(seconds=PERIOD), timedelta(seconds=1)
-    times = [fires[0] + n * period for n in range((until - fires[0]) // period + 1)]
-    return [
-        time
-        for time in times
-        if time not in fires
-        and not any(killed - leeway < time and time + period < ready + leeway for killed, ready in downtimes)
-    ]
+    first = min(fires)
+    times = [first + n * period for n in range((until - first) // period + 1)]
+
+    def passed_over(time: datetime, downtime: Downtime) -> bool:
+        killed, ready = downtime
+        in_time = [later for later, taken in fires.items() if later > time and taken < killed]
+        return not in_time and time + period < ready + leeway
+
+    return [time for time in times if time not in fires and not any(passed_over(time, each) for each in downtimes)]
 
 
 def _is_between_times() -> bool:
