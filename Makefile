@@ -6,11 +6,12 @@ override DOC := tests/samples/harbour-report.md
 endif
 export DOC PYTHON
 
+MINUTES := 30
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo trace-demo test test-slow coverage lint ruff mypy pyright layers format constraints clean set-up set-up-dev
+.PHONY: help run demo trace-demo test test-slow coverage soak lint ruff mypy pyright layers format constraints clean set-up set-up-dev
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1#\2/p' Makefile | awk -F'#' '{ printf "%-24s%s\n", $$1, $$2 }'
@@ -36,6 +37,10 @@ coverage: set-up-dev ## the fast tests, and how many branches of the savers, the
 	@$(BIN)/coverage run -m pytest -m "not slow" --numprocesses=auto --maxprocesses=4
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/python -m tests.tools.branches
+
+soak: set-up-dev ## half an hour of the service under load and outages: make soak MINUTES=3
+	@mkdir -p .cache
+	@exec $(BIN)/python -m tests.soak --minutes "$(MINUTES)" --folder .cache
 
 lint: ruff mypy pyright layers ## style, types and import layers
 

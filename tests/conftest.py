@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dis
+import functools
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
@@ -29,6 +32,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # `make coverage` measures the workers. Programs that tests start run as they do elsewhere: measuring them imports
     # modules that they must not import by themselves, and takes time.
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+# Where the environment forbids to keep bytecode, as in many containers, each worker and each program that a test starts
+# would compile all tests and all of Tidegate anew: 6 s a worker.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have bytecode read once: LangGraph (1.2.22) reads that of all steps whenever a graph is compiled, as most tests
+    do, and takes half of the time for it.
+    """
+    known = functools.cache(lambda code, **options: list(_instructions(code, **options)))
+    _instructions = dis.get_instructions
+    patch = pytest.MonkeyPatch()
+    patch.setattr(dis, "get_instructions", lambda code, **options: iter(known(code, **options)))
+    config.add_cleanup(patch.undo)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from langchain_core.language_models import FakeListChatModel
 
 import tidegate.graph.pipeline as declaration
 from tidegate import Pipeline, Settings
+from tidegate.services import gazetteer
 from tidegate.testing import Fuse
 
 SETTINGS: dict[str, Any] = {
@@ -77,6 +78,7 @@ def in_a_process(url: str, document: str | None, thread_id: str, moment: str, fo
 
 def main(url: str, document: str, *moments: str) -> None:
     """Run each moment on a thread of its own."""
+    gazetteer.load()  # else each process would read it anew, which is most of what one has to do
     folder = Path.cwd()
     for number, moment in enumerate(moments):
         thread_id = f"thread-{number}"

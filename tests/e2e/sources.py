@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +18,34 @@ import aio_pika
 import nats
 from aiobotocore.session import get_session
 from moto.server import ThreadedMotoServer
+from nats.js.errors import NoStreamResponseError
 from redis.asyncio import Redis
 
-from tests.e2e.unattended import SECRET, Send, Senders, Service
+from tests.e2e.unattended import SECRET, Send, Senders, Service, document
 
 AWS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "eu-north-1"}
 """What any client of the S3 on loopback needs to have set."""
 
+PERIOD = 5
+"""Seconds from one time of the schedule to the next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A trigger's settings, None for the HTTP interface, and what makes its sender once there is a service."""
+    """A trigger's settings, None for the HTTP interface, and what makes its sender once there is a service: None for a
+    schedule, whose events come by themselves.
+    """
 
     name: str
     settings: Mapping[str, object] | None
-    sender: Callable[[Service], Send]
+    sender: Callable[[Service], Send] | None
 
 
 @asynccontextmanager
 async def open_sources(folder: Path) -> AsyncIterator[list[Source]]:
     """Open each source; of brokers those that the environment names."""
     (folder / "inbox").mkdir()
+    (folder / "tide-table.txt").write_text(document("Tidewick"))
     async with AsyncExitStack() as stack:
         senders: dict[Service, Senders] = {}
 
@@ -47,7 +56,9 @@ async def open_sources(folder: Path) -> AsyncIterator[list[Source]]:
             return senders[service]
 
         watched = {"kind": "folder", "path": "inbox", "settle": 0.3, "scan_every": 2.0}
+        schedule = {"schedule": f"*/{PERIOD} * * * * *", "document": "tide-table.txt", "missed": "once"}
         sources = [
+            Source("cron", {"kind": "cron", **schedule}, None),
             Source("folder", watched, lambda service: of(service).file),
             Source("webhook", {"kind": "webhook", "secrets": [SECRET]}, lambda service: of(service).webhook),
             Source("api", None, lambda service: of(service).api),
@@ -62,6 +73,7 @@ async def open_sources(folder: Path) -> AsyncIterator[list[Source]]:
 @asynccontextmanager
 async def _s3() -> AsyncIterator[Source]:
     """A bucket of moto's on loopback, and its notifications as AWS writes them."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it tells of every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     await asyncio.to_thread(server.start)
     try:
@@ -105,13 +117,14 @@ def _record(key: str, etag: str, size: int) -> dict[str, Any]:
 async def _rabbitmq(url: str) -> AsyncIterator[Source]:
     name = _own_name()
     connection = await aio_pika.connect_robust(url)
-    async with connection, connection.channel(publisher_confirms=True) as channel:
+    async with connection, connection.channel(on_return_raises=True) as channel:
 
         async def send(event: str, text: str) -> None:
             message = aio_pika.Message(
                 _message(event, text), message_id=event, delivery_mode=aio_pika.DeliveryMode.PERSISTENT
             )
-            await channel.default_exchange.publish(message, routing_key=name, mandatory=True)
+            publish = partial(channel.default_exchange.publish, message, routing_key=name, mandatory=True)
+            await _until_there(publish, aio_pika.exceptions.DeliveryError)
 
         yield Source("rabbitmq", {"kind": "queue", "name": "rabbitmq", "url": url, "queue": name}, lambda _: send)
         for each in (name, f"{name}.dead"):
@@ -125,7 +138,7 @@ async def _nats(url: str) -> AsyncIterator[Source]:
     stream = client.jetstream()
 
     async def send(event: str, text: str) -> None:
-        await stream.publish(name, _message(event, text))
+        await _until_there(partial(stream.publish, name, _message(event, text)), NoStreamResponseError)
 
     try:
         yield Source("nats", {"kind": "queue", "name": "nats", "url": url, "queue": name}, lambda _: send)
@@ -149,6 +162,17 @@ async def _redis(url: str) -> AsyncIterator[Source]:
 
 
 _BROKERS = {"TIDEGATE_TEST_RABBITMQ": _rabbitmq, "TIDEGATE_TEST_NATS": _nats, "TIDEGATE_TEST_REDIS": _redis}
+
+
+async def _until_there(publish: Callable[[], Awaitable[object]], refused: type[Exception]) -> None:
+    """Publish once the service has made what it reads: it is ready before it has reached its brokers."""
+    while True:
+        try:
+            await publish()
+        except refused:
+            await asyncio.sleep(0.1)
+        else:
+            return
 
 
 def _own_name() -> str:

@@ -172,6 +172,11 @@ class Service:
     def statuses(self) -> dict[str, int]:
         return dict(self.select("SELECT status, count(*) FROM threads GROUP BY status"))
 
+    def fires(self) -> dict[datetime, datetime]:
+        """Return the times of its schedule that were taken in, each with when it was."""
+        taken = self.select("SELECT event_id, received_at FROM inbox WHERE source = 'cron' ORDER BY 1")
+        return {datetime.fromisoformat(time): datetime.fromtimestamp(at, UTC) for time, at in taken}
+
     def undelivered(self) -> int:
         return sum(row[0] for row in self.select("SELECT count(*) FROM outbox WHERE result IS NOT NULL"))
 

@@ -61,22 +61,31 @@ def fold(name: str) -> str:
 
 
 class Gazetteer:
-    """Places by name. Reading the data set takes a quarter of a second and about 35 MB; a look-up, microseconds."""
+    """Places by name. Reading the data set takes a tenth of a second and about 30 MB; a look-up, microseconds."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         """Index a data set: a line a place, of its own names, the other names it goes by, and what is said of it."""
         self._records: list[str] = []
-        self._places: dict[str, list[int]] = {}
+        self._places: dict[str, int | list[int]] = {}  # most names have one: 65,000 lists would keep the collector busy
         self._areas: dict[str, set[tuple[str, str]]] = {}
         for number, line in enumerate(lines):
             own, others, record = line.split("\t")
             self._records.append(record)
             for name in own.split("|"):
-                self._places.setdefault(name, []).append(number)
+                self._add(name, number)
             for name in filter(None, others.split("|")):
-                self._places.setdefault(name, []).append(~number)  # the complement marks another name
+                self._add(name, ~number)  # the complement marks another name
             if '"kind":"country"' in record or '"kind":"region"' in record:
                 self._add_area(json.loads(record), [*own.split("|"), *others.split("|")])
+
+    def _add(self, name: str, number: int) -> None:
+        known = self._places.get(name)
+        if known is None:
+            self._places[name] = number
+        elif isinstance(known, list):
+            known.append(number)
+        else:
+            self._places[name] = [known, number]
 
     def _add_area(self, place: JSON, names: Iterable[str]) -> None:
         area = (str(place["country_code"]), str(place.get("region_code", "")))
@@ -108,9 +117,9 @@ class Gazetteer:
         return _answer(place, others, confidence, why)
 
     def _candidates(self, name: str) -> list[JSON]:
-        return [
-            {**json.loads(self._records[n if n >= 0 else ~n]), "own_name": n >= 0} for n in self._places.get(name, ())
-        ]
+        known = self._places.get(name, [])
+        numbers = known if isinstance(known, list) else [known]
+        return [{**json.loads(self._records[n if n >= 0 else ~n]), "own_name": n >= 0} for n in numbers]
 
 
 def _lies_in(place: JSON, areas: set[tuple[str, str]]) -> bool:
