@@ -9,6 +9,9 @@ import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import version
 from typing import Annotated, Any, TypedDict, cast
 
 import pytest
@@ -507,7 +510,7 @@ stop = setup.configure()
 with spans.run("a-thread", resumed=False) as run:
     with spans.node("enrich"):
         events.retry_scheduled(service="enrichment", attempt=1, delay=0.5, error_type="Transient")
-        events.circuit_changed("enrichment", "closed", "open", "transient")
+        events.circuit_changed("enrichment", "half_open", "open", "transient")
         with spans.chat("small", "openai", attempt=1) as chat:
             chat.usage(10, 2)
         with spans.checkpoint_put("1f", 1, "loop"):
@@ -553,7 +556,11 @@ def execute_program(**variables: str) -> Ended:
 @pytest.fixture(scope="module")
 def received() -> Iterator[Collector]:
     with collector() as running:
-        ended = execute_program(OTEL_EXPORTER_OTLP_ENDPOINT=running.url, OTEL_EXPORTER_OTLP_COMPRESSION="gzip")
+        ended = execute_program(
+            OTEL_EXPORTER_OTLP_ENDPOINT=running.url,
+            OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
+            OTEL_LOGS_EXPORTER="otlp",
+        )
         assert ended["code"] == 0
         assert ended["errors"] == ""
         yield running
@@ -570,6 +577,26 @@ def test_a_collector_receives_the_spans_of_an_execution(received: Collector) -> 
     assert [name for name, _ in node.events] == ["tidegate.retry.scheduled", "tidegate.circuit.state_changed"]
     assert {by_name[name].parent_id for name in ("chat small", "checkpoint put")} == {node.span_id}
     assert len({span.trace_id for span in received.spans}) == 1
+
+
+def test_every_signal_says_which_version_it_is_of_and_by_which_conventions(received: Collector) -> None:
+    ours = ("tidegate", version("tidegate"), "https://opentelemetry.io/schemas/1.41.0")
+    assert received.scopes == {(f"/v1/{signal}", *ours) for signal in ("traces", "metrics", "logs")}
+
+
+def test_names_of_the_conventions_are_in_the_ones_that_spans_refer_to() -> None:
+    """Those for GenAI left after 1.41, and the package keeps them as they were then."""
+    modules = ("error", "exception", "gen_ai", "http", "server", "session", "url")
+    known: set[str] = set()
+    for name in modules:
+        for place in ("opentelemetry.semconv.attributes", "opentelemetry.semconv._incubating.attributes"):
+            with suppress(ModuleNotFoundError):
+                found = vars(import_module(f"{place}.{name}_attributes")).values()
+                known |= {each for each in found if isinstance(each, str)}
+    used = {each for each in vars(names).values() if str(each).split(".")[0] in modules}
+    no_attributes = {names.GEN_AI_DURATION, names.GEN_AI_TOKENS, names.EXCEPTION}
+    assert no_attributes < used
+    assert used - no_attributes <= known
 
 
 def test_a_collector_receives_metrics_and_none_is_labelled_by_thread(received: Collector) -> None:

@@ -6,10 +6,16 @@ because the constants of its package are deprecated and move between releases.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Final
 
 SCOPE: Final = "tidegate"
-"""The instrumentation scope of every span and metric."""
+"""The instrumentation scope of every span, metric and log record."""
+
+VERSION: Final = version("tidegate")
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.41.0"
+"""The conventions that the names below are of: the last ones that had those for GenAI among them."""
 
 TRACEPARENT: Final = "tidegate_traceparent"
 """The key of `config["configurable"]` for the execution's W3C traceparent; LangGraph stores it with each checkpoint."""

@@ -23,7 +23,8 @@ from tidegate.telemetry import content, metrics, names, traceparent
 _Arguments = ParamSpec("_Arguments")
 _Value = TypeVar("_Value")
 
-_tracer = trace.get_tracer(names.SCOPE)  # a proxy, until the host sets a tracer provider
+# A proxy, until the host sets a tracer provider.
+_tracer = trace.get_tracer(names.SCOPE, names.VERSION, schema_url=names.SCHEMA_URL)
 _RECORDED = context.create_key("tidegate-recorded")
 """Whether somebody records the execution that the current context is part of; not there outside of one."""
 _HTTP_ERROR = 400
