@@ -93,7 +93,7 @@ async def test_a_healthy_run(exporter: InMemorySpanExporter) -> None:
               invoke_node gate_summary -> summarize as circuit closed
               checkpoint put step 6
               invoke_node summarize
-                chat scripted in 100 out 20
+                chat scripted of tests by scripted-1 id answer-1 ended ('stop',) in 100 out 20
               checkpoint put step 7
               invoke_node conclude
               checkpoint put step 8

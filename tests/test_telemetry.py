@@ -274,7 +274,9 @@ def test_an_unusable_address_is_left_to_the_client_to_complain_about(recorder: R
 
 
 def test_a_request_to_a_model_says_which_and_what_it_cost(recorder: Recorder) -> None:
-    with spans.chat("small-1", "openai", attempt=2) as chat:
+    server = spans.server_of("https://user:key@api.example/v1?key=1")
+    with spans.chat("small-1", "openai", attempt=2, server=server) as chat:
+        chat.answered(model="small-1-2026", response_id="answer-1", finish="stop")
         chat.usage(120, 30)
     span = recorder.one("chat small-1")
     assert span.kind is SpanKind.CLIENT
@@ -282,11 +284,28 @@ def test_a_request_to_a_model_says_which_and_what_it_cost(recorder: Recorder) ->
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": "small-1",
+        "server.address": "api.example",
+        "server.port": 443,
+        "gen_ai.response.model": "small-1-2026",
+        "gen_ai.response.id": "answer-1",
+        "gen_ai.response.finish_reasons": ("stop",),
         "gen_ai.usage.input_tokens": 120,
         "gen_ai.usage.output_tokens": 30,
         "openinference.span.kind": "LLM",
         "tidegate.attempt": 2,
     }
+
+
+@pytest.mark.parametrize("said", [None, 17, "", SECRET, "x" * 201, "caf\u00e9", "a\n"])
+def test_what_an_answer_says_of_itself_is_a_word_or_is_left_out(recorder: Recorder, said: Any) -> None:
+    with spans.chat("small-1", "openai", attempt=1) as chat:
+        chat.answered(model=said, response_id=said, finish=said)
+    assert not [name for name in attributes(recorder.one("chat small-1")) if name.startswith("gen_ai.response")]
+
+
+@pytest.mark.parametrize("url", ["", "gpu", "http://[", "http://h:99999/"])
+def test_a_server_that_is_none_is_not_told(url: str) -> None:
+    assert spans.server_of(url) == {}
 
 
 def test_a_checkpoint_saved_in_a_thread_without_context_finds_its_parent(recorder: Recorder) -> None:
