@@ -148,6 +148,33 @@ def test_reading_a_traceparent_never_fails(text: str) -> None:
     assert found is None or found.is_valid
 
 
+def test_a_tracestate_stays_with_its_span_as_far_as_it_can_be_read() -> None:
+    line = f"00-{7:032x}-{8:016x}-01"
+    found = traceparent.read(line, "vendor=a:1, other=b")
+    assert found is not None
+    assert traceparent.state_of(found) == "vendor=a:1,other=b"
+    for broken in (None, 17, "", "no pair", "a=1,a=2", "caf\u00e9=1"):
+        found = traceparent.read(line, broken)
+        assert found is not None
+        assert traceparent.state_of(found) is None
+    assert traceparent.read("garbage", "vendor=a") is None
+
+
+def test_the_tracestate_of_the_caller_s_span_is_the_run_s(recorder: Recorder) -> None:
+    caller = traceparent.read(f"00-{7:032x}-{8:016x}-01", "vendor=a")
+    assert caller is not None
+    sent: dict[str, str] = {}
+    with (
+        trace.use_span(trace.NonRecordingSpan(caller)),
+        spans.run("t", resumed=False),
+        spans.node("enrich"),
+        spans.http_call("POST", "http://h/x", attempt=1),
+    ):
+        traceparent.inject(sent)
+    assert {str((span.get_span_context() or caller).trace_state.to_header()) for span in recorder.all()} == {"vendor=a"}
+    assert sent["tracestate"] == "vendor=a"
+
+
 def test_a_traceparent_survives_being_written_and_read() -> None:
     line = f"00-{7:032x}-{8:016x}-00"
     found = traceparent.read(line)
@@ -661,6 +688,14 @@ def test_a_collector_that_hangs_is_left_behind() -> None:
     assert ended["took"] < 6  # the process has ended, though its request has not
     assert ended["errors"].count("\n") == 1
     assert "does not answer" in ended["errors"]
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [("0.1", 0.1, 0.9), ("2", 2.0, 4.0)])
+def test_how_long_the_last_spans_are_waited_for_can_be_set(seconds: str, least: float, most: float) -> None:
+    with collector() as running:
+        running.answering.clear()
+        ended = execute_program(OTEL_EXPORTER_OTLP_ENDPOINT=running.url, OTEL_EXPORTER_OTLP_TIMEOUT=seconds)
+    assert least <= ended["delay"] < most
 
 
 def test_a_collector_that_is_broken_is_told_of_once_for_all_that_is_sent() -> None:

@@ -131,7 +131,7 @@ def test_a_killed_run_was_seen_and_its_successor_links_to_it(tmp_path: Path) -> 
         received.spans.clear()
         server.follow(())
         parent = f"00-{7:032x}-{8:016x}-01"
-        resumed = command(tmp_path, "resume", "t", TRACEPARENT=parent, **variables)
+        resumed = command(tmp_path, "resume", "t", TRACEPARENT=parent, TRACESTATE="vendor=a", **variables)
         _, errors = resumed.communicate(timeout=60)
         assert resumed.returncode == 0, errors
         (run,) = (span for span in received.spans if span.name == names.RUN)
@@ -139,6 +139,7 @@ def test_a_killed_run_was_seen_and_its_successor_links_to_it(tmp_path: Path) -> 
         assert run.attributes[names.RESUMED_FROM] == started.trace_id
         assert (run.trace_id, run.parent_id) == (f"{7:032x}", f"{8:016x}")  # the job's that called
         assert {span.trace_id for span in received.spans} == {run.trace_id}
+        assert {span.trace_state for span in received.spans} == {"vendor=a"}
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

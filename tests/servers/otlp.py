@@ -37,6 +37,7 @@ class ReceivedSpan:
     links: tuple[str, ...]
     error: bool
     resource: Attributes
+    trace_state: str
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[ReceivedSpan]:
                 links=tuple(link.trace_id.hex() for link in span.links),
                 error=span.status.code == span.status.STATUS_CODE_ERROR,
                 resource=resource,
+                trace_state=span.trace_state,
             )
 
 

@@ -74,6 +74,7 @@ def router(context: Context) -> APIRouter:
         name: Name = None,
         idempotency_key: Key = None,
         traceparent: Annotated[str | None, Header()] = None,
+        tracestate: Annotated[list[str] | None, Header()] = None,
     ) -> Response:
         with context.room.share() as share:
             found = await brought(request, share, max_bytes=limit, name=name)
@@ -90,6 +91,7 @@ def router(context: Context) -> APIRouter:
                     name=loaded.source,
                     media_type=loaded.media_type,
                     traceparent=traceparent,
+                    tracestate=",".join(tracestate or ()),
                 )
             )
             if not receipt.is_new:

@@ -187,7 +187,10 @@ EVENTS = """
 packed, until it is delivered; one that has a result and no `next_at` was given up. `attempts` of a thread counts how
 often it was begun since it last got further: at the checkpoint `attempted_at`."""
 
-_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS)
+TRACESTATES = "ALTER TABLE inbox ADD COLUMN tracestate TEXT"
+"""What came with an event's `traceparent`."""
+
+_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS, TRACESTATES)
 
 STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, *_THREADS_SINCE)
 """The store's file."""
