@@ -45,6 +45,9 @@ class ScriptedChat(BaseChatModel):
         total = self.input_tokens + self.output_tokens
         return UsageMetadata(input_tokens=self.input_tokens, output_tokens=self.output_tokens, total_tokens=total)
 
+    def _told(self) -> dict[str, str]:
+        return {"model_name": f"{self.model_name}-1", "id": f"answer-{len(self.prompts)}", "finish_reason": "stop"}
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -52,7 +55,7 @@ class ScriptedChat(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        message = AIMessage(self._said(messages), usage_metadata=self._usage())
+        message = AIMessage(self._said(messages), usage_metadata=self._usage(), response_metadata=self._told())
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -76,7 +79,8 @@ class ScriptedChat(BaseChatModel):
             if run_manager:
                 await run_manager.on_llm_new_token(word, chunk=chunk)
             yield chunk
-        yield ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=self._usage()))
+        last = AIMessageChunk(content="", usage_metadata=self._usage(), response_metadata=self._told())
+        yield ChatGenerationChunk(message=last)
 
 
 def document_of(*blocks: str | tuple[BlockKind, str], title: str = "A made-up document") -> Document:

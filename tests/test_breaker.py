@@ -79,11 +79,22 @@ async def test_three_consecutive_failures_open_the_circuit(breaker: Breaker, clo
     await fail(breaker, 2)
     assert (await breaker.report()).state == "closed"
     await fail(breaker)
-    assert await breaker.report() == CircuitReport("api", "open", 3, clock.now(), 30.0, "transient", 1)
+    assert await breaker.report() == CircuitReport("api", "open", 3, clock.now(), 30.0, "transient", 1, problem="down")
     clock.advance(12.5)
     with pytest.raises(CircuitOpen, match=r"circuit open after transient; try again in 17\.5 s") as refusal:
         await breaker.permit()
     assert (refusal.value.retry_in, refusal.value.reason, refusal.value.attempts) == (17.5, "transient", 0)
+
+
+async def test_what_a_failure_says_is_kept_as_any_store_takes_it_until_the_circuit_closes(
+    breaker: Breaker, clock: ManualClock
+) -> None:
+    await fail(breaker, 3, Transient("api", "a\0b\ud800\x1b[31m\nc" + "x" * 1000))
+    said = (await breaker.report()).problem
+    assert said == "a b  [31m c".ljust(200, "x")
+    clock.advance(31.0)
+    await (await breaker.permit()).succeeded()
+    assert (await breaker.report()).problem is None
 
 
 @pytest.mark.parametrize("error", [None, *ALIVE])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.enrichment import EnrichmentServer
 from tidegate import errors
 from tidegate.cli import main
 from tidegate.cli.exit_codes import EXIT_CODES, exit_code
@@ -145,6 +146,21 @@ def test_a_circuit_is_held_open_let_go_and_held_closed(tidegate: Callable[..., D
     closed = tidegate("circuits", "--force-close", "enrichment", "--force-open", "model").stdout
     assert re.search(r"^enrichment +closed \(forced\)", closed, re.MULTILINE)
     assert re.search(r"^model +open \(forced\)", closed, re.MULTILINE)
+
+
+def test_a_circuit_is_shown_with_the_words_for_its_last_failure(
+    tidegate: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with EnrichmentServer([401]) as server:
+        section = f'adapter = "http"\nurl = "{server.url}"\ntypes = ["PERSON"]\nconcurrency = 1\nbatch_size = 1\n'
+        (tmp_path / "tidegate.toml").write_text(f"[enrichment]\n{section}")
+        degraded = tidegate("run", str(SAMPLE), "-q")
+    assert "WARNING tidegate: circuit enrichment: closed to open after refused" in degraded.stderr
+    shown = tidegate("circuits").stdout.splitlines()
+    assert re.fullmatch(r"enrichment +open .+ s +refused: answered 401 Unauthorized; check the credentials", shown[1])
+    [report] = json.loads(tidegate("circuits", "--json").stdout)
+    assert report["problem"].startswith("answered 401")
 
 
 def test_a_circuit_that_cannot_be_held_is_said_to_be_so(tidegate: Callable[..., Done]) -> None:

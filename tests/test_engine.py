@@ -113,19 +113,25 @@ async def test_threads_that_were_interrupted_go_on_at_the_next_start_before_new_
 async def test_the_span_that_an_event_was_sent_in_is_the_parent_of_its_thread_s_first_execution(here: Bench) -> None:
     sent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     seen: list[int] = []
+    states: list[str] = []
 
     async def look() -> None:
-        seen.append(trace.get_current_span().get_span_context().trace_id)
+        span = trace.get_current_span().get_span_context()
+        seen.append(span.trace_id)
+        states.append(span.trace_state.to_header())
         if len(seen) == 1:
             raise RuntimeError
 
     here.step.acts = {"One": look}
     here.work()
-    receipt = await here.engine.submit(Envelope(source="test", id="1", data=b"One", name="one.txt", traceparent=sent))
+    receipt = await here.engine.submit(
+        Envelope(source="test", id="1", data=b"One", name="one.txt", traceparent=sent, tracestate="vendor=a")
+    )
     await here.until_status("failed", receipt.thread_id)
     await let_pass(here, 10.0)
     await here.until_status("complete", receipt.thread_id)
     assert seen == [0x0AF7651916CD43DD8448EB211C80319C, 0], "the second one is linked to the first, not part of it"
+    assert states == ["vendor=a", ""]
 
 
 # failing

@@ -109,13 +109,15 @@ async def test_whatever_its_sender_calls_a_document_it_is_taken_in(store: Store)
     ideographs = "".join(chr(0x4E00 + (n * 7919) % 20000) for n in range(LONGEST_ID))  # which no index compresses
     for number, name in enumerate(["a\0b.txt", "caf\udce9.txt", ideographs * 5, "", "../../etc/passwd", "x\x1b[2J\n"]):
         parent = "00-" + "\0" * number if number % 2 else "x" * 10_000
-        taken = await inbox.accept(event(number, name=name, media_type="text/plain\0\udce9", traceparent=parent))
+        traced = {"traceparent": parent, "tracestate": parent}
+        taken = await inbox.accept(event(number, name=name, media_type="text/plain\0\udce9", **traced))
         record = await registry.get(taken.thread_id)
         assert record is not None
         assert len(record.source.encode()) <= 2500
         assert record.media_type == "text/plain??"
         origin = await inbox.origin(taken.thread_id)
         assert origin is not None
+        assert origin.traceparent == origin.tracestate
         assert origin.traceparent in (None, "00-")
     longest = ideographs[: LONGEST_ID * 2 // 3]
     assert (await inbox.accept(event(longest, name="n"))).is_new

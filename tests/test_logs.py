@@ -108,6 +108,9 @@ async def test_what_happens_in_a_run_is_logged_with_its_thread() -> None:
             await pipeline.run(text="we met Bob.", thread_id="t-1")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     told = [(line["node"], line["message"].rsplit(" in ", 1)[0]) for line in lines if line["logger"] == "tidegate"]
+    assert [line["message"] for line in lines if line["level"] == "WARNING"] == [
+        "circuit enrichment: closed to open after transient"
+    ]
     assert told == [
         ("gate_enrichment", "goes to enrich: circuit closed"),
         ("enrich", "enrichment: attempt 1 failed (Transient), the next one starts"),
@@ -117,6 +120,33 @@ async def test_what_happens_in_a_run_is_logged_with_its_thread() -> None:
         ("gate_summary", "goes to summarize_extractive: no model configured"),
     ]
     assert {line["thread_id"] for line in lines if line["logger"] == "tidegate"} == {"t-1"}
+
+
+async def test_an_outage_is_one_warning_however_often_it_is_probed() -> None:
+    stream = written("text")
+    clock = ManualClock(auto=True)
+    with EnrichmentServer([503] * 5, clock=clock) as server:
+        section: Any = {"adapter": "http", "url": server.url, "types": ["LOC"], "concurrency": 1}
+        settings = Settings(checkpoints="memory:", enrichment=section)
+        async with Pipeline.open(settings, recogniser=NamesByCapital(), clock=clock) as pipeline:
+            await pipeline.run(text="we met Bob.", thread_id="t-1")
+            for _ in range(3):
+                clock.advance(31.0)
+                await pipeline.resume("t-1")
+            await pipeline.force_circuit("enrichment", "open")
+            await pipeline.force_circuit("enrichment", None)
+    told = [line.split(" [")[0] for line in stream.getvalue().splitlines() if " circuit enrichment: " in line]
+    assert told == [
+        "WARNING tidegate: circuit enrichment: closed to open after transient",
+        "INFO tidegate: circuit enrichment: open to half_open",
+        "INFO tidegate: circuit enrichment: half_open to open after transient",
+        "INFO tidegate: circuit enrichment: open to half_open",
+        "INFO tidegate: circuit enrichment: half_open to open after transient",
+        "INFO tidegate: circuit enrichment: open to half_open",
+        "INFO tidegate: circuit enrichment: half_open to closed",
+        "WARNING tidegate: circuit enrichment: closed to open by force",
+        "INFO tidegate: circuit enrichment: open to closed",
+    ]
 
 
 PROGRAM = """

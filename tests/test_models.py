@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain_core.exceptions import (
@@ -24,6 +25,7 @@ from pydantic import SecretStr
 
 from tests.fakes import ScriptedChat
 from tests.servers.openai import CUT, HANGS, OpenAIServer, Reply, fails, garbage, says
+from tests.spans import recording
 from tidegate.errors import (
     BudgetExceeded,
     CircuitOpen,
@@ -34,11 +36,14 @@ from tidegate.errors import (
     SettingsError,
     Transient,
 )
+from tidegate.resilience import faults
 from tidegate.resilience.breaker import Breaker
 from tidegate.resilience.circuits import MemoryCircuits
+from tidegate.resilience.faults import FaultyServer
 from tidegate.services import models
 from tidegate.services.chat import Bill, Chat
 from tidegate.services.models import open_chat
+from tidegate.services.providers import address_of, provider_of
 from tidegate.settings import SummarySettings
 from tidegate.state import Usage
 from tidegate.telemetry import spans
@@ -255,6 +260,128 @@ async def test_every_request_is_a_span_with_its_usage(server: OpenAIServer, monk
     assert answered.attributes["gen_ai.provider.name"] == "openai"
     assert answered.attributes["gen_ai.usage.input_tokens"] == 5
     assert answered.attributes["gen_ai.usage.output_tokens"] == 2
+
+
+# What each API answers, as far as its client wants it.
+_ANTHROPIC = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-test-20261001",
+    "content": [{"type": "text", "text": "Said."}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 7, "output_tokens": 3},
+}
+_OLLAMA = {
+    "model": "llama-test:latest",
+    "created_at": "2026-10-01T00:00:00Z",
+    "message": {"role": "assistant", "content": "Said."},
+    "done": True,
+    "done_reason": "stop",
+    "prompt_eval_count": 7,
+    "eval_count": 3,
+}
+_OPENAI = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1_700_000_000,
+    "model": "gpt-test-2026-10-01",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Said."}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "body", "provider", "by", "id_", "finish"),
+    [
+        ("openai:gpt-test", "/v1", _OPENAI, "openai", "gpt-test-2026-10-01", "chatcmpl-1", "stop"),
+        ("azure_openai:gpt-test", "", _OPENAI, "azure.ai.openai", "gpt-test-2026-10-01", "chatcmpl-1", "stop"),
+        ("anthropic:claude-test", "", _ANTHROPIC, "anthropic", "claude-test-20261001", "msg_1", "end_turn"),
+        ("ollama:llama-test", "", _OLLAMA, "ollama", "llama-test:latest", None, "stop"),
+    ],
+)
+async def test_a_span_says_who_answered_where_and_why_the_answer_ended(
+    model: str,
+    path: str,
+    body: dict[str, Any],
+    provider: str,
+    by: str,
+    id_: str | None,
+    finish: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    name = model.partition(":")[2]
+    reply = faults.Reply(200, body=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+    with recording(monkeypatch) as exporter, FaultyServer(lambda _: reply) as server:
+        url = server.url.replace("//", "//user:hidden@")
+        options = {"base_url": f"{url}{path}", "api_key": "test-key"}
+        if provider == "ollama":
+            del options["api_key"]
+        if provider.startswith("azure"):
+            options = {"azure_endpoint": url, "api_key": "test-key", "api_version": "2024-10-21"}
+        chat = chat_with(model, options=options)
+        assert await ask(chat) == ("Said.", 1)
+        if provider != "ollama":  # the garbage collector would close the client, on another event loop
+            built = cast("Any", chat._model)
+            await (built._async_client if provider == "anthropic" else built.root_async_client).close()
+        [span] = exporter.get_finished_spans()
+        port = int(server.url.rpartition(":")[2])
+    told = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": name,
+        "server.address": "127.0.0.1",
+        "server.port": port,
+        "tidegate.attempt": 1,
+        "openinference.span.kind": "LLM",
+        "gen_ai.response.model": by,
+        "gen_ai.response.finish_reasons": (finish,),
+        "gen_ai.usage.input_tokens": 7,
+        "gen_ai.usage.output_tokens": 3,
+    }
+    assert dict(span.attributes or {}) == told | ({"gen_ai.response.id": id_} if id_ else {})
+
+
+async def test_a_streamed_answer_says_who_gave_it(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.follow([says("Seen in words.")])
+    with recording(monkeypatch) as exporter:
+        await ask(chat_on(server, options={"streaming": True}))
+    assert server.requests[0].streamed
+    [span] = exporter.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["gen_ai.response.model"] == "gpt-test"
+    assert span.attributes["gen_ai.response.finish_reasons"] == ("stop",)
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "provider"),
+    [
+        ("langchain_aws.chat_models", "ChatBedrockConverse", "aws.bedrock"),
+        ("langchain_azure_ai.chat_models", "AzureAIChat", "azure.ai.inference"),
+        ("langchain_google_genai", "ChatGoogleGenerativeAI", "gcp.gemini"),
+        ("langchain_google_vertexai", "ChatVertexAI", "gcp.vertex_ai"),
+        ("langchain_mistralai", "ChatMistralAI", "mistral_ai"),
+        ("langchain_groq", "ChatGroq", "groq"),
+        ("my_models", "MyChat", "my_models"),
+    ],
+)
+def test_a_provider_is_named_as_the_conventions_name_it(package: str, name: str, provider: str) -> None:
+    kind = type(name, (ScriptedChat,), {"__module__": package})
+    assert provider_of(kind(answer=str)) == provider
+    extended = type("Mine", (kind,), {"__module__": "my_app" if provider != "my_models" else package})
+    assert provider_of(extended(answer=str)) == provider
+
+
+def test_a_model_tells_where_its_requests_go_if_it_does() -> None:
+    assert address_of(ChatOpenAI(model="gpt-test", api_key=lambda: "k")) == "https://api.openai.com/v1/"
+    assert address_of(ScriptedChat(answer=str)) == ""
+
+    class OnOneServer(ScriptedChat):
+        base_url: str = "gpu:11434"
+
+    assert spans.server_of(address_of(OnOneServer(answer=str))) == {"server.address": "gpu", "server.port": 11434}
 
 
 def test_an_injected_model_that_retries_by_itself_is_named_once(caplog: pytest.LogCaptureFixture) -> None:

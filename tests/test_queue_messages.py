@@ -19,6 +19,7 @@ MOST = 1000
 JSON = {"Content-Type": "application/json"}
 STRUCTURED = {"content-type": "application/cloudevents+json; charset=UTF-8"}
 EVENT = {"specversion": "1.0", "id": "7", "source": "/orders", "type": "new"}
+OTHER_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -38,10 +39,11 @@ def test_plain_json_brings_text_bytes_or_a_url() -> None:
 
 
 def test_any_other_type_is_the_document_itself() -> None:
-    message = read(b"%PDF", {"content-type": "application/pdf", "name": "a\nb.pdf", "traceparent": TRACE})
+    traced = {"traceparent": TRACE, "TraceState": "vendor=a, other=b"}
+    message = read(b"%PDF", {"content-type": "application/pdf", "name": "a\nb.pdf", **traced})
     assert (message.data, message.media_type, message.id) == (b"%PDF", "application/pdf", "fallback")
     assert message.name == "a\N{REPLACEMENT CHARACTER}b.pdf"
-    assert message.traceparent == TRACE
+    assert (message.traceparent, message.tracestate) == (TRACE, "vendor=a,other=b")
     assert read(b"?", {"content-type": "application/octet-stream"}).media_type is None
 
 
@@ -72,8 +74,10 @@ def test_a_structured_event_is_told_apart_by_source_and_id() -> None:
     message = read({**EVENT, "subject": "a.txt", "time": "2026-03-01T09:30:00Z", "data": {"text": "words"}}, STRUCTURED)
     assert (message.id, message.name, message.data) == ("/orders 7", "a.txt", b"words")
     pdf = {**EVENT, "datacontenttype": "application/pdf", "data_base64": "JVBERg==", "traceparent": TRACE}
-    message = read(pdf, STRUCTURED)
+    message = read(pdf, {**STRUCTURED, "traceparent": OTHER_TRACE, "tracestate": "of=that"})
     assert (message.data, message.media_type, message.traceparent) == (b"%PDF", "application/pdf", TRACE)
+    assert message.tracestate is None, "that of the header is of another span"
+    assert read({**pdf, "tracestate": "vendor=a"}, STRUCTURED).tracestate == "vendor=a"
     text = read({**EVENT, "datacontenttype": "text/html", "data": "<p>"}, STRUCTURED)
     assert (text.data, text.media_type) == (b"<p>", "text/html; charset=utf-8")
 
@@ -152,7 +156,9 @@ _values = st.recursive(
     _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names, inner), max_leaves=5
 )
 _headers = st.dictionaries(
-    st.sampled_from(["content-type", "ce-id", "ce-source", "ce-type", "ce-specversion", "name", "traceparent"]),
+    st.sampled_from(
+        ["content-type", "ce-id", "ce-source", "ce-type", "ce-specversion", "name", "traceparent", "tracestate"]
+    ),
     st.sampled_from(["application/json", "application/cloudevents+json", "1.0", "/a", "text/plain", ""]) | st.text(),
 )
 

@@ -204,4 +204,5 @@ def test_the_span_is_read_from_the_message(message: dict[str, Any], expected: st
 
 
 def test_the_span_is_read_from_what_the_topic_wraps() -> None:
-    assert reading(topic({"Records": [record()]}, traceparent=TRACE)).traceparent == TRACE
+    found = reading(topic({"Records": [record()]}, traceparent=TRACE, tracestate="vendor=a"))
+    assert (found.traceparent, found.tracestate) == (TRACE, "vendor=a")

@@ -495,13 +495,13 @@ async def test_what_is_worked_on_when_the_service_ends_is_given_back_at_once(clo
 async def test_the_span_of_a_message_is_that_of_its_thread(cloud: Aws, taking: Taking) -> None:
     box = cloud.mailbox()
     box.put("notice.txt")
-    box.send({"Records": [event(box)]}, traceparent=TRACE)
+    box.send({"Records": [event(box)]}, traceparent=TRACE, tracestate="vendor=a")
     async with running(settings(cloud, box), taking.door()) as task:
         await until(lambda: box.messages() == [], task)
     [thread] = await taking.threads()
     origin = await taking.inbox.origin(thread.thread_id)
     assert origin is not None
-    assert (origin.source, origin.traceparent) == ("s3", TRACE)
+    assert (origin.source, origin.traceparent, origin.tracestate) == ("s3", TRACE, "vendor=a")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from tests.servers.service import LONGEST, Served, serving
+from tests.servers.service import LONGEST, Served, serving, wait_for
+from tests.spans import recording
 from tidegate import Settings
 from tidegate.errors import SettingsError
 from tidegate.resilience.faults import FaultyServer
@@ -26,6 +27,7 @@ from tidegate.server import webhooks
 from tidegate.server.problems import MEDIA_TYPE
 from tidegate.server.service import Service
 from tidegate.services.signatures import SignatureError, Signatures
+from tidegate.telemetry import names
 from tidegate.testing import ManualClock
 from tidegate.triggers.messages import Message, read_message
 
@@ -69,6 +71,26 @@ def test_a_signed_message_becomes_a_thread(served: Served) -> None:
     found = served.until(answer.json()["thread_id"], "complete")
     assert (found["source"], found["trigger"], found["event_id"]) == ("ada.txt", "webhook", "msg_1")
     assert answer.headers["location"] == answer.json()["status_url"]
+
+
+@pytest.mark.parametrize("path", ["/in/open", "/v1/threads"])
+def test_the_sender_s_span_is_the_parent_of_the_run_and_its_tracestate_the_run_s(
+    served: Served, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = [
+        ("content-type", "text/plain"),
+        ("authorization", "Bearer t"),
+        ("traceparent", f"00-{7:032x}-{8:016x}-01"),
+        ("tracestate", "vendor=a"),
+        ("tracestate", "other=b"),
+    ]
+    with recording(monkeypatch) as exporter:
+        answer = httpx.post(f"{served.service.url}{path}", content=path, headers=headers, trust_env=False)
+        assert answer.status_code == 202, answer.text
+        served.until(answer.json()["thread_id"], "complete")
+        run = wait_for(lambda: next((each for each in exporter.get_finished_spans() if each.name == names.RUN), None))
+    assert (run.parent.trace_id, run.parent.span_id) == (7, 8)
+    assert run.context.trace_state.to_header() == "vendor=a,other=b"
 
 
 def test_a_message_that_is_replayed_is_the_thread_that_it_was(served: Served) -> None:

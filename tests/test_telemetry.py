@@ -9,6 +9,9 @@ import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import version
 from typing import Annotated, Any, TypedDict, cast
 
 import pytest
@@ -145,6 +148,33 @@ def test_reading_a_traceparent_never_fails(text: str) -> None:
     assert found is None or found.is_valid
 
 
+def test_a_tracestate_stays_with_its_span_as_far_as_it_can_be_read() -> None:
+    line = f"00-{7:032x}-{8:016x}-01"
+    found = traceparent.read(line, "vendor=a:1, other=b")
+    assert found is not None
+    assert traceparent.state_of(found) == "vendor=a:1,other=b"
+    for broken in (None, 17, "", "no pair", "a=1,a=2", "caf\u00e9=1"):
+        found = traceparent.read(line, broken)
+        assert found is not None
+        assert traceparent.state_of(found) is None
+    assert traceparent.read("garbage", "vendor=a") is None
+
+
+def test_the_tracestate_of_the_caller_s_span_is_the_run_s(recorder: Recorder) -> None:
+    caller = traceparent.read(f"00-{7:032x}-{8:016x}-01", "vendor=a")
+    assert caller is not None
+    sent: dict[str, str] = {}
+    with (
+        trace.use_span(trace.NonRecordingSpan(caller)),
+        spans.run("t", resumed=False),
+        spans.node("enrich"),
+        spans.http_call("POST", "http://h/x", attempt=1),
+    ):
+        traceparent.inject(sent)
+    assert {str((span.get_span_context() or caller).trace_state.to_header()) for span in recorder.all()} == {"vendor=a"}
+    assert sent["tracestate"] == "vendor=a"
+
+
 def test_a_traceparent_survives_being_written_and_read() -> None:
     line = f"00-{7:032x}-{8:016x}-00"
     found = traceparent.read(line)
@@ -271,7 +301,9 @@ def test_an_unusable_address_is_left_to_the_client_to_complain_about(recorder: R
 
 
 def test_a_request_to_a_model_says_which_and_what_it_cost(recorder: Recorder) -> None:
-    with spans.chat("small-1", "openai", attempt=2) as chat:
+    server = spans.server_of("https://user:key@api.example/v1?key=1")
+    with spans.chat("small-1", "openai", attempt=2, server=server) as chat:
+        chat.answered(model="small-1-2026", response_id="answer-1", finish="stop")
         chat.usage(120, 30)
     span = recorder.one("chat small-1")
     assert span.kind is SpanKind.CLIENT
@@ -279,11 +311,28 @@ def test_a_request_to_a_model_says_which_and_what_it_cost(recorder: Recorder) ->
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": "small-1",
+        "server.address": "api.example",
+        "server.port": 443,
+        "gen_ai.response.model": "small-1-2026",
+        "gen_ai.response.id": "answer-1",
+        "gen_ai.response.finish_reasons": ("stop",),
         "gen_ai.usage.input_tokens": 120,
         "gen_ai.usage.output_tokens": 30,
         "openinference.span.kind": "LLM",
         "tidegate.attempt": 2,
     }
+
+
+@pytest.mark.parametrize("said", [None, 17, "", SECRET, "x" * 201, "caf\u00e9", "a\n"])
+def test_what_an_answer_says_of_itself_is_a_word_or_is_left_out(recorder: Recorder, said: Any) -> None:
+    with spans.chat("small-1", "openai", attempt=1) as chat:
+        chat.answered(model=said, response_id=said, finish=said)
+    assert not [name for name in attributes(recorder.one("chat small-1")) if name.startswith("gen_ai.response")]
+
+
+@pytest.mark.parametrize("url", ["", "gpu", "http://[", "http://h:99999/"])
+def test_a_server_that_is_none_is_not_told(url: str) -> None:
+    assert spans.server_of(url) == {}
 
 
 def test_a_checkpoint_saved_in_a_thread_without_context_finds_its_parent(recorder: Recorder) -> None:
@@ -507,7 +556,7 @@ stop = setup.configure()
 with spans.run("a-thread", resumed=False) as run:
     with spans.node("enrich"):
         events.retry_scheduled(service="enrichment", attempt=1, delay=0.5, error_type="Transient")
-        events.circuit_changed("enrichment", "closed", "open", "transient")
+        events.circuit_changed("enrichment", "half_open", "open", "transient")
         with spans.chat("small", "openai", attempt=1) as chat:
             chat.usage(10, 2)
         with spans.checkpoint_put("1f", 1, "loop"):
@@ -553,7 +602,11 @@ def execute_program(**variables: str) -> Ended:
 @pytest.fixture(scope="module")
 def received() -> Iterator[Collector]:
     with collector() as running:
-        ended = execute_program(OTEL_EXPORTER_OTLP_ENDPOINT=running.url, OTEL_EXPORTER_OTLP_COMPRESSION="gzip")
+        ended = execute_program(
+            OTEL_EXPORTER_OTLP_ENDPOINT=running.url,
+            OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
+            OTEL_LOGS_EXPORTER="otlp",
+        )
         assert ended["code"] == 0
         assert ended["errors"] == ""
         yield running
@@ -570,6 +623,26 @@ def test_a_collector_receives_the_spans_of_an_execution(received: Collector) -> 
     assert [name for name, _ in node.events] == ["tidegate.retry.scheduled", "tidegate.circuit.state_changed"]
     assert {by_name[name].parent_id for name in ("chat small", "checkpoint put")} == {node.span_id}
     assert len({span.trace_id for span in received.spans}) == 1
+
+
+def test_every_signal_says_which_version_it_is_of_and_by_which_conventions(received: Collector) -> None:
+    ours = ("tidegate", version("tidegate"), "https://opentelemetry.io/schemas/1.41.0")
+    assert received.scopes == {(f"/v1/{signal}", *ours) for signal in ("traces", "metrics", "logs")}
+
+
+def test_names_of_the_conventions_are_in_the_ones_that_spans_refer_to() -> None:
+    """Those for GenAI left after 1.41, and the package keeps them as they were then."""
+    modules = ("error", "exception", "gen_ai", "http", "server", "session", "url")
+    known: set[str] = set()
+    for name in modules:
+        for place in ("opentelemetry.semconv.attributes", "opentelemetry.semconv._incubating.attributes"):
+            with suppress(ModuleNotFoundError):
+                found = vars(import_module(f"{place}.{name}_attributes")).values()
+                known |= {each for each in found if isinstance(each, str)}
+    used = {each for each in vars(names).values() if str(each).split(".")[0] in modules}
+    no_attributes = {names.GEN_AI_DURATION, names.GEN_AI_TOKENS, names.EXCEPTION}
+    assert no_attributes < used
+    assert used - no_attributes <= known
 
 
 def test_a_collector_receives_metrics_and_none_is_labelled_by_thread(received: Collector) -> None:
@@ -615,6 +688,14 @@ def test_a_collector_that_hangs_is_left_behind() -> None:
     assert ended["took"] < 6  # the process has ended, though its request has not
     assert ended["errors"].count("\n") == 1
     assert "does not answer" in ended["errors"]
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [("0.1", 0.1, 0.9), ("2", 2.0, 4.0)])
+def test_how_long_the_last_spans_are_waited_for_can_be_set(seconds: str, least: float, most: float) -> None:
+    with collector() as running:
+        running.answering.clear()
+        ended = execute_program(OTEL_EXPORTER_OTLP_ENDPOINT=running.url, OTEL_EXPORTER_OTLP_TIMEOUT=seconds)
+    assert least <= ended["delay"] < most
 
 
 def test_a_collector_that_is_broken_is_told_of_once_for_all_that_is_sent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -87,17 +85,6 @@ async def test_an_outage_and_its_healing_are_two_linked_traces(tmp_path: Path, e
     assert "Marker" not in repr(written)
 
 
-async def test_the_callers_span_is_the_parent_through_the_blocking_door_too(exporter: InMemorySpanExporter) -> None:
-    async with Pipeline.open(Settings.read(checkpoints="memory:", recogniser="rules")) as pipeline:
-        with trace.use_span(spans._tracer.start_span("caller"), end_on_exit=True):
-            await asyncio.to_thread(pipeline.run_sync, text=TEXT)
-    found = list(exporter.get_finished_spans())
-    (caller,), (run,) = named(found, "caller"), named(found, names.RUN)
-    assert caller.context is not None
-    assert run.parent is not None
-    assert run.parent.span_id == caller.context.span_id
-
-
 def command(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TIDEGATE_"))}
     return subprocess.Popen(
@@ -118,6 +105,7 @@ def test_a_killed_run_was_seen_and_its_successor_links_to_it(tmp_path: Path) -> 
             "OTEL_EXPORTER_OTLP_ENDPOINT": received.url,
             "TIDEGATE_ENRICHMENT__ADAPTER": "http",
             "TIDEGATE_ENRICHMENT__URL": server.url,
+            "TIDEGATE_ENRICHMENT__TYPES": '["LOC"]',
         }
         killed = command(tmp_path, "run", "note.txt", "--thread-id", "t", **variables)
         server.wait_for(1)
@@ -131,7 +119,7 @@ def test_a_killed_run_was_seen_and_its_successor_links_to_it(tmp_path: Path) -> 
         received.spans.clear()
         server.follow(())
         parent = f"00-{7:032x}-{8:016x}-01"
-        resumed = command(tmp_path, "resume", "t", TRACEPARENT=parent, **variables)
+        resumed = command(tmp_path, "resume", "t", TRACEPARENT=parent, TRACESTATE="vendor=a", **variables)
         _, errors = resumed.communicate(timeout=60)
         assert resumed.returncode == 0, errors
         (run,) = (span for span in received.spans if span.name == names.RUN)
@@ -139,6 +127,22 @@ def test_a_killed_run_was_seen_and_its_successor_links_to_it(tmp_path: Path) -> 
         assert run.attributes[names.RESUMED_FROM] == started.trace_id
         assert (run.trace_id, run.parent_id) == (f"{7:032x}", f"{8:016x}")  # the job's that called
         assert {span.trace_id for span in received.spans} == {run.trace_id}
+        called = {span.span_id: span.name for span in received.spans}
+        inside = [(called.get(span.parent_id, "the job"), span.name) for span in received.spans]
+        assert sorted(each for each in inside if each[1] != names.CHECKPOINT_PUT) == sorted(
+            [
+                ("the job", names.RUN),
+                (names.RUN, names.RUN_STARTED),
+                (names.RUN, "invoke_node enrich"),
+                ("invoke_node enrich", "POST"),
+                (names.RUN, "invoke_node gate_enrichment"),
+                (names.RUN, "invoke_node gate_summary"),
+                (names.RUN, "invoke_node summarize_extractive"),
+                (names.RUN, "invoke_node conclude"),
+            ]
+        )
+        assert {parent for parent, name in inside if name == names.CHECKPOINT_PUT} == {names.RUN}
+        assert {span.trace_state for span in received.spans} == {"vendor=a"}
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

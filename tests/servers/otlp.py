@@ -14,7 +14,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import ScopeLogs
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as ReceivedMetric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import ScopeMetrics
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 Value: TypeAlias = str | bool | int | float | None
 Attributes: TypeAlias = dict[str, Value]
@@ -34,6 +37,7 @@ class ReceivedSpan:
     links: tuple[str, ...]
     error: bool
     resource: Attributes
+    trace_state: str
 
 
 @dataclass(frozen=True)
@@ -66,19 +70,29 @@ class Collector:
     records: list[Record] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
+    scopes: set[tuple[str, str, str, str]] = field(default_factory=set)
+    """By path: name, version and schema of the instrumentation."""
     answering: Event = field(default_factory=Event)
 
     def receive(self, path: str, body: bytes) -> None:
         self.paths.append(path)
         self.bodies.append((path, body))
         if path == "/v1/traces":
-            self.spans += _spans(ExportTraceServiceRequest.FromString(body))
+            traces = ExportTraceServiceRequest.FromString(body)
+            self.spans += _spans(traces)
+            self._see(path, (scope for each in traces.resource_spans for scope in each.scope_spans))
         elif path == "/v1/logs":
-            self.records += _records(ExportLogsServiceRequest.FromString(body))
+            logs = ExportLogsServiceRequest.FromString(body)
+            self.records += _records(logs)
+            self._see(path, (scope for each in logs.resource_logs for scope in each.scope_logs))
         elif path == "/v1/metrics":
             request = ExportMetricsServiceRequest.FromString(body)
             scopes = [scope for resource in request.resource_metrics for scope in resource.scope_metrics]
             self.metrics |= {metric.name: _metric(metric) for scope in scopes for metric in scope.metrics}
+            self._see(path, scopes)
+
+    def _see(self, path: str, scopes: Iterable[ScopeSpans | ScopeMetrics | ScopeLogs]) -> None:
+        self.scopes |= {(path, each.scope.name, each.scope.version, each.schema_url) for each in scopes}
 
 
 @contextmanager
@@ -135,6 +149,7 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[ReceivedSpan]:
                 links=tuple(link.trace_id.hex() for link in span.links),
                 error=span.status.code == span.status.STATUS_CODE_ERROR,
                 resource=resource,
+                trace_state=span.trace_state,
             )
 
 

@@ -18,7 +18,7 @@ from tidegate.errors import SettingsError
 from tidegate.graph import drawing
 from tidegate.graph.result import HistoryEntry
 from tidegate.graph.runner import Pipeline
-from tidegate.resilience.circuits import Forced
+from tidegate.resilience.circuits import CircuitReport, Forced
 from tidegate.settings import Settings, by_default, in_force
 from tidegate.store.registry import ThreadStatus
 
@@ -132,13 +132,19 @@ def circuits(options: Mapping[str, str], forced: Mapping[str, str], *, as_json: 
                 str(report.failures),
                 _time(report.opened_at),
                 f"{report.retry_in:.0f} s" if report.retry_in and not report.forced else "-",
-                "-" if report.forced else report.reason or "-",
+                "-" if report.forced else _failure(report),
             )
             for report in reports
         ]
         typer.echo(table(rows, ("CIRCUIT", "STATE", "FAILURES", "OPENED (UTC)", "RETRY IN", "LAST FAILURE")))
 
     asyncio.run(work())
+
+
+def _failure(report: CircuitReport) -> str:
+    """Return kind and words of the last failure, as results word them."""
+    kind = (report.reason or "-").replace("_", " ")
+    return f"{kind}: {report.problem}" if report.problem else kind
 
 
 def settings(options: Mapping[str, str], *, as_json: bool) -> None:

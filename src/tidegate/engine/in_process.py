@@ -239,7 +239,7 @@ class InProcessEngine:
         """Return the context of a thread's first execution: the span that its event was sent in."""
         is_first = record.status == "queued" and not record.fingerprint
         origin = await self._pipeline.inbox.origin(record.thread_id) if is_first else None
-        span = traceparent.read(origin.traceparent) if origin else None
+        span = traceparent.read(origin.traceparent, origin.tracestate) if origin else None
         # The app's context but for its span: it may suppress instrumentation, and is no part of the thread's trace.
         return trace.set_span_in_context(trace.NonRecordingSpan(span) if span else trace.INVALID_SPAN)
 

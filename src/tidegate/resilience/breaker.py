@@ -24,6 +24,8 @@ from tidegate.telemetry import metrics
 
 __all__ = ["Breaker", "CircuitChange", "CircuitReport", "Permit"]
 
+_LONGEST_PROBLEM = 200  # characters
+
 _log = logging.getLogger(__name__)
 
 
@@ -211,8 +213,14 @@ class Breaker:
                 await self._local.force(self.name, seen.forced, reset_timeout=self._reset_timeout)
             elif seen.state != "closed":
                 rest = max(0.0, self._seen_until - self._clock.monotonic())
-                reason = seen.reason or Transient.kind
-                await self._local.fail(self.name, local.generation, reason=reason, threshold=1, reset_timeout=rest)
+                await self._local.fail(
+                    self.name,
+                    local.generation,
+                    reason=seen.reason or Transient.kind,
+                    problem=seen.problem,
+                    threshold=1,
+                    reset_timeout=rest,
+                )
         return await self._local.read(self.name)
 
     def _store_lost(self, error: CircuitsUnavailable) -> None:
@@ -257,7 +265,7 @@ class Breaker:
             opened = counts and await self._count(self._local, local.generation, error)
         else:
             if opened:  # seen so before anybody reads it again
-                self._seen = CircuitReport(self.name, "open", reason=error.kind)
+                self._seen = CircuitReport(self.name, "open", reason=error.kind, problem=_shown(error))
                 self._seen_until = self._clock.monotonic() + self._reset_timeout
         if opened:
             self._tell("half_open" if is_probe else "closed", "open", error.kind)
@@ -267,6 +275,7 @@ class Breaker:
             self.name,
             generation,
             reason=error.kind,
+            problem=_shown(error),
             threshold=1 if isinstance(error, Refused) else self._failure_threshold,
             reset_timeout=self._reset_timeout,
             window=self._window,
@@ -285,6 +294,11 @@ class Breaker:
                 listener(change)
             except Exception:  # noqa: BLE001 - a listener that fails must not cost the caller its permit
                 _log.exception("circuit %r: a listener failed", self.name)
+
+
+def _shown(error: ServiceError) -> str:
+    """Return what an error says, as any database keeps it and a terminal shows it, should a caller's own be longer."""
+    return "".join(each if each.isprintable() else " " for each in error.problem[:_LONGEST_PROBLEM])
 
 
 async def _to_its_end(recording: Coroutine[Any, Any, None]) -> None:

@@ -38,7 +38,8 @@ class CircuitReport:
 
     `failures` counts consecutive ones. `opened_at` is in seconds since 1970, None while closed. `retry_in` is in how
     many seconds a call may be let through, 0.0 if one may be now; while a probe is out, that is when its lease ends,
-    though the probe may end sooner. `reason` is the kind of the last failure. `generation` counts changes of state.
+    though the probe may end sooner. `reason` is the kind of the last failure, `problem` says what it was, and quotes no
+    document and no answer. `generation` counts changes of state.
 
     `forced` says that somebody holds it so, and `reason` is "forced" while it is held open: nobody knows until when, so
     `retry_in` is its reset timeout, after which to look again.
@@ -52,6 +53,7 @@ class CircuitReport:
     reason: str | None = None
     generation: int = 0
     forced: Forced | None = None
+    problem: str | None = None
 
     @property
     def admits(self) -> bool:
@@ -93,6 +95,7 @@ class Circuits(Protocol):
         generation: int,
         *,
         reason: str,
+        problem: str | None = None,
         threshold: int,
         reset_timeout: float,
         window: FailureWindow | None = None,
@@ -131,6 +134,7 @@ class Circuit:
     open: bool = False
     failures: int = 0
     reason: str | None = None
+    problem: str | None = None
     failed_at: float = 0.0
     reset_timeout: float = 0.0
     probes: int = 0
@@ -156,7 +160,15 @@ class Circuit:
                 retry_in = _remaining(self.probe_timeout, since_probe) if self.probing else 0.0
         opened_at = self.failed_at if self.open else None
         return CircuitReport(
-            self.name, state, self.failures, opened_at, retry_in, self.reason, self.generation, self.forced
+            self.name,
+            state,
+            self.failures,
+            opened_at,
+            retry_in,
+            self.reason,
+            self.generation,
+            self.forced,
+            self.problem,
         )
 
 
@@ -216,6 +228,7 @@ class MemoryCircuits:
         generation: int,
         *,
         reason: str,
+        problem: str | None = None,
         threshold: int,
         reset_timeout: float,
         window: FailureWindow | None = None,
@@ -236,6 +249,7 @@ class MemoryCircuits:
             circuit.open = opens
             circuit.failures += 1
             circuit.reason = reason
+            circuit.problem = problem
             circuit.failed_at = self._clock.now()
             circuit.failed_tick = self._clock.monotonic()
             circuit.reset_timeout = reset_timeout
@@ -256,7 +270,7 @@ class MemoryCircuits:
             elif window is not None:
                 self._record(circuit, window, failed=False)
             circuit.failures = 0
-            circuit.reason = None
+            circuit.reason = circuit.problem = None
             return True
 
     async def force(self, name: str, to: Forced | None, *, reset_timeout: float) -> None:

@@ -36,9 +36,9 @@ class PostgresCircuits(SharedCircuits):
         self._seen: dict[tuple[str, bool], tuple[int, float, float]] = {}
 
     def _report(self, row: tuple[Any, ...]) -> CircuitReport:
-        circuit = Circuit(*row[:11])
-        since_failure = self._elapsed(circuit, max(row[11:13]), probe=False)
-        return circuit.report(since_failure, self._elapsed(circuit, max(row[13:15]), probe=True))
+        circuit = Circuit(*row[:12])
+        since_failure = self._elapsed(circuit, max(row[12:14]), probe=False)
+        return circuit.report(since_failure, self._elapsed(circuit, max(row[14:16]), probe=True))
 
     def _elapsed(self, circuit: Circuit, told: float, *, probe: bool) -> float:
         """Return how long ago it was: as the server tells, or as long as it is since the server first told, if longer.

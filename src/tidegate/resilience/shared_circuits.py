@@ -18,8 +18,8 @@ from tidegate.store.transactions import Connection, Store
 _Result = TypeVar("_Result")
 
 _READ: Final = """
-    SELECT name, generation, open, failures, reason, failed_at, reset_timeout, probes, probing, probe_timeout, forced,
-        tidegate_now() - failed_at, tidegate_ticks() - failed_tick,
+    SELECT name, generation, open, failures, reason, problem, failed_at, reset_timeout, probes, probing, probe_timeout,
+        forced, tidegate_now() - failed_at, tidegate_ticks() - failed_tick,
         tidegate_now() - probe_at, tidegate_ticks() - probe_tick
     FROM circuits
 """
@@ -32,11 +32,12 @@ _PROBE: Final = """
 _FAIL: Final = """
     UPDATE circuits SET generation = generation + CASE WHEN open = 1 OR failures + 1 >= ? THEN 1 ELSE 0 END,
         open = CASE WHEN open = 1 OR failures + 1 >= ? THEN 1 ELSE 0 END, failures = failures + 1, reason = ?,
-        failed_at = tidegate_now(), failed_tick = tidegate_ticks(), reset_timeout = ?, probes = 0
+        problem = ?, failed_at = tidegate_now(), failed_tick = tidegate_ticks(), reset_timeout = ?, probes = 0
     WHERE name = ? AND generation = ? AND forced IS NULL RETURNING open
 """
 _CLEAR: Final = """
-    UPDATE circuits SET generation = generation + open, open = 0, failures = 0, reason = NULL, calls = calls + 1
+    UPDATE circuits SET generation = generation + open, open = 0, failures = 0, reason = NULL, problem = NULL,
+        calls = calls + 1
     WHERE name = ? AND generation = ? AND forced IS NULL RETURNING calls
 """
 _RELEASE: Final = "UPDATE circuits SET probing = 0 WHERE name = ? AND generation = ? AND forced IS NULL"
@@ -44,8 +45,9 @@ _FORCE: Final = """
     INSERT INTO circuits (name, generation, open, forced, failed_at, failed_tick, reset_timeout)
     VALUES (?, 1, ?, ?, tidegate_now(), tidegate_ticks(), ?)
     ON CONFLICT (name) DO UPDATE SET generation = circuits.generation + 1, open = excluded.open,
-        forced = excluded.forced, failures = 0, reason = NULL, failed_at = excluded.failed_at,
-        failed_tick = excluded.failed_tick, reset_timeout = excluded.reset_timeout, probes = 0, probing = 0
+        forced = excluded.forced, failures = 0, reason = NULL, problem = NULL,
+        failed_at = excluded.failed_at, failed_tick = excluded.failed_tick, reset_timeout = excluded.reset_timeout,
+        probes = 0, probing = 0
 """
 
 # The window: a ring of the last calls. A call takes the next number, and the place of the one that left the window.
@@ -115,7 +117,7 @@ class SharedCircuits:
         return [self._report(row) for row in await self._run(self._store.read(select))]
 
     def _report(self, row: tuple[Any, ...]) -> CircuitReport:
-        return Circuit(*row[:11]).report(max(row[11:13]), max(row[13:15]))
+        return Circuit(*row[:12]).report(max(row[12:14]), max(row[14:16]))
 
     async def probe(self, name: str, generation: int, *, lease: float) -> int:
         """Lease the probe."""
@@ -141,6 +143,7 @@ class SharedCircuits:
         generation: int,
         *,
         reason: str,
+        problem: str | None = None,
         threshold: int,
         reset_timeout: float,
         window: FailureWindow | None = None,
@@ -156,7 +159,7 @@ class SharedCircuits:
                     _record(connection, name, generation, row[0], window, failed=True)
                     if _is_exceeded(connection, name, generation, row[0], window):
                         opens_at = 1
-            values = (opens_at, opens_at, reason, reset_timeout, name, generation)
+            values = (opens_at, opens_at, reason, problem, reset_timeout, name, generation)
             row = connection.execute(_FAIL, values).fetchone()
             return row is not None and bool(row[0])
 

@@ -74,6 +74,7 @@ def router(context: Context) -> APIRouter:
         name: Name = None,
         idempotency_key: Key = None,
         traceparent: Annotated[str | None, Header()] = None,
+        tracestate: Annotated[list[str] | None, Header()] = None,
     ) -> Response:
         with context.room.share() as share:
             found = await brought(request, share, max_bytes=limit, name=name)
@@ -91,6 +92,7 @@ def router(context: Context) -> APIRouter:
                     media_type=loaded.media_type,
                     traceparent=traceparent,
                     request_sha256=found.request_sha256,
+                    tracestate=",".join(tracestate or ()),
                 )
             )
             if not receipt.is_new:

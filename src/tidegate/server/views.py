@@ -70,7 +70,8 @@ class Circuit(BaseModel):
     failures: int
     opened_at: float | None = Field(description="seconds since 1970")
     retry_in: float
-    reason: str | None
+    reason: str | None = Field(description="the kind of the last failure")
+    problem: str | None = Field(description="what was said of it")
     forced: str | None
 
     @classmethod
@@ -83,6 +84,7 @@ class Circuit(BaseModel):
             opened_at=report.opened_at,
             retry_in=report.retry_in,
             reason=report.reason,
+            problem=report.problem,
             forced=report.forced,
         )
 

@@ -17,6 +17,7 @@ from tidegate.errors import NotFound, Permanent, Refused, ServiceError, Transien
 from tidegate.resilience.classification import UNPAID, of_client, status_of
 from tidegate.resilience.guard import Answer, Guard, Keep, telling
 from tidegate.resilience.journal import Call, Journal
+from tidegate.services.providers import address_of, provider_of
 from tidegate.state import JSON, Usage
 from tidegate.store.clock import Clock
 from tidegate.telemetry import spans
@@ -69,8 +70,9 @@ class Chat:
         self.model = f"{provider}:{name}"
         self.options = options
         self._model = model
-        self._provider = provider
         self._name = name
+        self._provider = provider_of(model)
+        self._server = spans.server_of(address_of(model))
         self._guard = guard
         self._journal = journal
         self._takes_headers = provider in _TAKE_HEADERS and is_built
@@ -134,12 +136,18 @@ class Chat:
             if self._journal is not None:
                 await self._journal.confirm()
             bill.requests += 1
-            with spans.chat(self._name, self._provider, attempt=number) as span, telling(span):
+            with (
+                spans.chat(self._name, self._provider, attempt=number, server=self._server) as span,
+                telling(span),
+            ):
                 try:
                     message = await self._model.ainvoke(list(messages), {"tags": tags}, **options)
                 except Exception as error:
                     raise self._failure(error) from error
-                span.content([(each.type, each.text) for each in messages], message.text, finish=_finish(message))
+                said, finish = message.response_metadata, _finish(message)
+                by = said.get("model_name") or said.get("model")
+                span.answered(model=by, response_id=said.get("id"), finish=finish)
+                span.content([(each.type, each.text) for each in messages], message.text, finish=finish)
                 if (usage := _usage(message)) is not None:
                     bill.add(usage)
                     span.usage(usage.input_tokens, usage.output_tokens)

@@ -20,7 +20,7 @@ _FULL_PAUSE = 5.0
 _LONGEST_SOURCE = 400  # bytes; with an ID, what PostgreSQL has room for in an index: 2704
 _LONGEST_NAME = 2500  # bytes, for the same reason
 _LONGEST_TYPE = 255  # characters
-_LONGEST_TRACEPARENT = 512
+_LONGEST_HEADER = 512  # characters of a `tracestate` that W3C asks for; a `traceparent` has 55
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +28,9 @@ class Envelope:
     """One event and the document that it brings. Two are the same event if `source` and `id` are the same.
 
     `source` is the name of the trigger, `id` what the trigger tells its events apart by. `name` is what the document is
-    called in results, `media_type` what its sender says it is. `traceparent` (W3C Trace Context) is the span that the
-    thread's first execution is part of. `request_sha256` tells requests for a document that is elsewhere apart, which
-    may be another one the next time.
+    called in results, `media_type` what its sender says it is. `traceparent` and `tracestate` (W3C Trace Context) are
+    the span that the thread's first execution is part of. `request_sha256` tells requests for a document that is
+    elsewhere apart, which may be another one the next time.
     """
 
     source: str
@@ -40,6 +40,7 @@ class Envelope:
     media_type: str | None = None
     traceparent: str | None = None
     request_sha256: str | None = None
+    tracestate: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,7 @@ class Origin:
     source: str
     id: str
     traceparent: str | None
+    tracestate: str | None
 
 
 class Inbox:
@@ -93,9 +95,8 @@ class Inbox:
             media_type=_text(envelope.media_type, _LONGEST_TYPE) if envelope.media_type else None,
             status="queued",
         )
-        parent = envelope.traceparent
-        if parent is not None and not (len(parent) <= _LONGEST_TRACEPARENT and parent.isascii() and "\0" not in parent):
-            parent = None
+        parent = _header(envelope.traceparent)
+        state = _header(envelope.tracestate) if parent is not None else None
 
         def take(connection: Connection) -> Receipt | QueueFull:
             known = _known(connection, envelope.source, envelope.id)
@@ -106,7 +107,7 @@ class Inbox:
             # One that could not be read the first time keeps its thread, whatever its document is called now.
             thread_id = known.thread_id if known else _new_thread_id(connection, envelope.source, envelope.id, name)
             insert_document(connection, sha256, packed)
-            _insert(connection, envelope.source, envelope.id, thread_id, parent, envelope.request_sha256)
+            _insert(connection, envelope.source, envelope.id, thread_id, parent, state, envelope.request_sha256)
             put(connection, replace(record, thread_id=thread_id))
             return Receipt(thread_id=thread_id, document_id=sha256, is_new=True, request_sha256=envelope.request_sha256)
 
@@ -138,7 +139,7 @@ class Inbox:
             if known is not None:
                 return known.receipt
             thread_id = _new_thread_id(connection, source, event_id, name)
-            _insert(connection, source, event_id, thread_id, None, None)
+            _insert(connection, source, event_id, thread_id)
             put(connection, replace(record, thread_id=thread_id))
             return Receipt(thread_id=thread_id, document_id="", is_new=True)
 
@@ -189,9 +190,9 @@ class Inbox:
 
         def select(connection: Connection) -> Origin | None:
             row = connection.execute(
-                "SELECT source, event_id, traceparent FROM inbox WHERE thread_id = ?", (thread_id,)
+                "SELECT source, event_id, traceparent, tracestate FROM inbox WHERE thread_id = ?", (thread_id,)
             ).fetchone()
-            return None if row is None else Origin(source=row[0], id=row[1], traceparent=row[2])
+            return None if row is None else Origin(source=row[0], id=row[1], traceparent=row[2], tracestate=row[3])
 
         return await self._database.read(select)
 
@@ -244,13 +245,14 @@ def _insert(
     source: str,
     event_id: str,
     thread_id: str,
-    traceparent: str | None,
-    request_sha256: str | None,
+    traceparent: str | None = None,
+    tracestate: str | None = None,
+    request_sha256: str | None = None,
 ) -> None:
     connection.execute(
-        """INSERT INTO inbox (source, event_id, thread_id, traceparent, request_sha256, received_at)
-           VALUES (?, ?, ?, ?, ?, tidegate_now()) ON CONFLICT (source, event_id) DO NOTHING""",
-        (source, event_id, thread_id, traceparent, request_sha256),
+        """INSERT INTO inbox (source, event_id, thread_id, traceparent, tracestate, request_sha256, received_at)
+           VALUES (?, ?, ?, ?, ?, ?, tidegate_now()) ON CONFLICT (source, event_id) DO NOTHING""",
+        (source, event_id, thread_id, traceparent, tracestate, request_sha256),
     )
 
 
@@ -280,6 +282,12 @@ def _size(text: str) -> int:
         return 0 if "\0" in text else len(text.encode())
     except UnicodeEncodeError:  # half of a surrogate pair
         return 0
+
+
+def _header(value: str | None) -> str | None:
+    """Return a header of W3C Trace Context, None where it can be none: that is no reason to lose a document."""
+    fits = value is not None and len(value) <= _LONGEST_HEADER and value.isascii() and "\0" not in value
+    return value if fits else None
 
 
 def _text(text: str, most: int) -> str:

@@ -56,7 +56,10 @@ RATES = """
 """
 """The token bucket of each service that has a rate: when it is full again."""
 
-LIVE = (CIRCUITS, FORCED_AND_WINDOWS, RATES)
+PROBLEMS = "ALTER TABLE circuits ADD COLUMN problem TEXT"
+"""What was said of the last failure."""
+
+LIVE = (CIRCUITS, FORCED_AND_WINDOWS, RATES, PROBLEMS)
 """The schema's history, for a file of its own or beside the store in PostgreSQL."""
 
 

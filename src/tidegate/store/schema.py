@@ -197,7 +197,10 @@ EXPIRY = """
 """
 """What is forgotten is found by its time. Of an event, `received_at` is when it was seen last, within a day."""
 
-_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS, REQUESTS, EXPIRY)
+TRACESTATES = "ALTER TABLE inbox ADD COLUMN tracestate TEXT"
+"""What came with an event's `traceparent`."""
+
+_THREADS_SINCE = (HEALING, HEALING_EXTRACTION, THREADS_BY_NAME, EVENTS, REQUESTS, EXPIRY, TRACESTATES)
 
 STORE = (THREADS, CHECKPOINTS, LEASES, CALLS, CALLS_OF_DOCUMENTS, *_THREADS_SINCE)
 """The store's file."""

@@ -6,6 +6,7 @@ import logging
 
 from opentelemetry import trace
 
+from tidegate.errors import FORCED
 from tidegate.telemetry import metrics, names
 
 _log = logging.getLogger("tidegate")
@@ -53,9 +54,14 @@ def replayed(service: str, operation: str) -> None:
 
 
 def circuit_changed(name: str, from_: str, to: str, reason: str | None) -> None:
-    """Say that a circuit changed its state; `reason` is the kind of the failure that moved it, if one did."""
+    """Say that a circuit changed its state; `reason` is the kind of the failure that moved it, or FORCED.
+
+    An outage is a warning once: a probe that failed says no more than that it goes on.
+    """
     change = {names.CIRCUIT_NAME: name, names.CIRCUIT_FROM: from_, names.CIRCUIT_TO: to}
-    _log.info("circuit %s: %s to %s%s", name, from_, to, f" after {reason}" if reason else "")
+    level = logging.WARNING if to == "open" and (from_ == "closed" or reason == FORCED) else logging.INFO
+    because = "" if reason is None else " by force" if reason == FORCED else f" after {reason}"
+    _log.log(level, "circuit %s: %s to %s%s", name, from_, to, because)
     metrics.circuit_transitions.add(1, change)
     trace.get_current_span().add_event(
         names.CIRCUIT_CHANGED, change if reason is None else {**change, names.CIRCUIT_REASON: reason}

@@ -38,7 +38,8 @@ def _circuit_states(_: CallbackOptions) -> Iterable[Observation]:
     return [Observation(state, {names.CIRCUIT_NAME: name}) for name, state in last.items()]
 
 
-_meter = metrics.get_meter(names.SCOPE)  # a proxy, until the host sets a meter provider
+# A proxy, until the host sets a meter provider.
+_meter = metrics.get_meter(names.SCOPE, names.VERSION, schema_url=names.SCHEMA_URL)
 
 run_duration = _meter.create_histogram(
     names.RUN_DURATION, "s", "One execution of a thread", explicit_bucket_boundaries_advisory=_RUNS

@@ -6,10 +6,16 @@ because the constants of its package are deprecated and move between releases.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Final
 
 SCOPE: Final = "tidegate"
-"""The instrumentation scope of every span and metric."""
+"""The instrumentation scope of every span, metric and log record."""
+
+VERSION: Final = version("tidegate")
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.41.0"
+"""The conventions that the names below are of: the last ones that had those for GenAI among them."""
 
 TRACEPARENT: Final = "tidegate_traceparent"
 """The key of `config["configurable"]` for the execution's W3C traceparent; LangGraph stores it with each checkpoint."""
@@ -42,6 +48,9 @@ GEN_AI_OPERATION: Final = "gen_ai.operation.name"
 GEN_AI_OUTPUT: Final = "gen_ai.output.messages"
 GEN_AI_PROVIDER: Final = "gen_ai.provider.name"
 GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_RESPONSE_FINISH: Final = "gen_ai.response.finish_reasons"
+GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
+GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
 GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - the word, not a secret
 GEN_AI_USAGE_INPUT: Final = "gen_ai.usage.input_tokens"
 GEN_AI_USAGE_OUTPUT: Final = "gen_ai.usage.output_tokens"

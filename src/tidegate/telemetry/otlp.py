@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from functools import partial
-from importlib.metadata import version
 from threading import Thread
 from typing import Any
 
@@ -117,7 +116,7 @@ class LogHandler(logging.Handler):
     def __init__(self, provider: LoggerProvider) -> None:
         """Take records from INFO on."""
         super().__init__(logging.INFO)
-        self._logger = provider.get_logger(names.SCOPE)
+        self._logger = provider.get_logger(names.SCOPE, names.VERSION, names.SCHEMA_URL)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record, unless it is of the telemetry itself."""
@@ -227,4 +226,4 @@ def _delay() -> float | None:
 
 def _resource() -> Resource:
     named = OTELResourceDetector().detect().attributes  # OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES
-    return Resource.create({SERVICE_NAME: "tidegate", SERVICE_VERSION: version("tidegate"), **named})
+    return Resource.create({SERVICE_NAME: "tidegate", SERVICE_VERSION: names.VERSION, **named})

@@ -29,11 +29,12 @@ def configure(readers: Sequence[MetricReader] = ()) -> Callable[[], None]:
     nowhere without it: most collect a process's log from its stderr. Nothing is imported or started if none of the
     variables is set and there are no `readers`, if OTEL_SDK_DISABLED is `true`, or if the host has set up an SDK
     before. A collector that is down or hangs never fails a command: it is named once in the log, and delays the exit by
-    `EXIT_GRACE` at most.
+    `EXIT_GRACE` at most, or by as long as OTEL_EXPORTER_OTLP_TIMEOUT says.
 
     Metrics are read by `readers` too, whatever the variables say.
 
-    Where TRACEPARENT (W3C Trace Context) names a span, as one of the job that runs this command, runs are part of it.
+    Where TRACEPARENT and TRACESTATE (W3C Trace Context) name a span, as one of the job that runs this command, runs are
+    part of it.
     """
     traces, metrics = _exporters("TRACES"), _exporters("METRICS")
     logs = _exporters("LOGS") if os.environ.get("OTEL_LOGS_EXPORTER", "").strip() else frozenset[str]()
@@ -50,7 +51,7 @@ def configure(readers: Sequence[MetricReader] = ()) -> Callable[[], None]:
         _log.warning("no telemetry is sent, nothing else is affected: %s", error)
         return _nothing
 
-    if (caller := traceparent.read(os.environ.get("TRACEPARENT"))) is not None:
+    if (caller := traceparent.read(os.environ.get("TRACEPARENT"), os.environ.get("TRACESTATE"))) is not None:
         context.attach(trace.set_span_in_context(trace.NonRecordingSpan(caller)))
     return otlp.start(traces, metrics, logs, readers=readers, grace=_grace())
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Token
-from types import TracebackType
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar
-from urllib.parse import urlsplit
+from types import MappingProxyType, TracebackType
+from typing import Any, ClassVar, ParamSpec, Self, TypeGuard, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
@@ -23,12 +24,14 @@ from tidegate.telemetry import content, metrics, names, traceparent
 _Arguments = ParamSpec("_Arguments")
 _Value = TypeVar("_Value")
 
-_tracer = trace.get_tracer(names.SCOPE)  # a proxy, until the host sets a tracer provider
+# A proxy, until the host sets a tracer provider.
+_tracer = trace.get_tracer(names.SCOPE, names.VERSION, schema_url=names.SCHEMA_URL)
 _RECORDED = context.create_key("tidegate-recorded")
 """Whether somebody records the execution that the current context is part of; not there outside of one."""
 _HTTP_ERROR = 400
 _ROLES = {"human": "user", "ai": "assistant"}  # LangChain's words, and those of the conventions
 _PORTS = {"http": 80, "https": 443}
+_WORD = re.compile(r"[!-~]{1,200}")
 
 
 class Operation:
@@ -224,6 +227,19 @@ class Chat(Operation):
             }
         )
 
+    def answered(self, *, model: object, response_id: object, finish: object) -> None:
+        """Record what the provider says of its answer, as far as it does: by which model, under which ID, why it ended.
+
+        What is no word of visible ASCII characters is left out: these come from outside.
+        """
+        if not self._span.is_recording():
+            return
+        told = {names.GEN_AI_RESPONSE_MODEL: model, names.GEN_AI_RESPONSE_ID: response_id}
+        words: dict[str, AttributeValue] = {name: word for name, word in told.items() if _is_word(word)}
+        if _is_word(finish):
+            words[names.GEN_AI_RESPONSE_FINISH] = (finish,)
+        self._span.set_attributes(words)
+
     def usage(self, input_tokens: int, output_tokens: int) -> None:
         """Record the tokens as the provider counted them."""
         self._span.set_attributes({names.GEN_AI_USAGE_INPUT: input_tokens, names.GEN_AI_USAGE_OUTPUT: output_tokens})
@@ -297,14 +313,21 @@ def http_call(method: str, url: str, *, attempt: int, within: Mapping[str, objec
     return HttpCall.start(method, attributes, within=within)
 
 
-def chat(model: str, provider: str, *, attempt: int) -> Chat:
-    """Open the span of one request to a chat model; `attempt` counts from 1."""
+def chat(
+    model: str, provider: str, *, attempt: int, server: Mapping[str, AttributeValue] = MappingProxyType({})
+) -> Chat:
+    """Open the span of one request to a chat model; `attempt` counts from 1, `server` is from `server_of`."""
     labels: dict[str, AttributeValue] = {
         names.GEN_AI_OPERATION: "chat",
         names.GEN_AI_PROVIDER: provider,
         names.GEN_AI_REQUEST_MODEL: model,
     }
-    attributes: dict[str, AttributeValue] = {**labels, names.ATTEMPT: attempt, names.OPENINFERENCE_KIND: "LLM"}
+    attributes: dict[str, AttributeValue] = {
+        **labels,
+        **server,
+        names.ATTEMPT: attempt,
+        names.OPENINFERENCE_KIND: "LLM",
+    }
     return Chat.start(f"{names.CHAT} {model}", attributes, labels=labels)
 
 
@@ -381,14 +404,29 @@ def _message(role: str, text: str) -> dict[str, Any]:
     return {"role": _ROLES.get(role, role), "parts": [{"type": "text", "content": text}]}
 
 
+def server_of(url: str) -> dict[str, AttributeValue]:
+    """Return host and port of a URL as attributes; nothing where it is none."""
+    try:
+        return _server(urlsplit(url))
+    except ValueError:
+        return {}
+
+
 def _address(url: str) -> dict[str, AttributeValue]:
     try:
         parts = urlsplit(url)
-        port = parts.port or _PORTS.get(parts.scheme)
+        server = _server(parts)
     except ValueError:  # not an address: the client's error says so better
         return {}
-    address: dict[str, AttributeValue] = {
-        names.URL_FULL: f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
-        names.SERVER_ADDRESS: parts.hostname or "",
-    }
-    return address if port is None else {**address, names.SERVER_PORT: port}
+    return {names.URL_FULL: f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", **server}
+
+
+def _server(parts: SplitResult) -> dict[str, AttributeValue]:
+    port = parts.port or _PORTS.get(parts.scheme)
+    if parts.hostname is None:
+        return {}
+    return {names.SERVER_ADDRESS: parts.hostname, **({} if port is None else {names.SERVER_PORT: port})}
+
+
+def _is_word(said: object) -> TypeGuard[str]:
+    return isinstance(said, str) and _WORD.fullmatch(said) is not None

@@ -24,6 +24,8 @@ from tidegate.telemetry import traceparent as trace
 LONGEST_URL: Final = 4096
 """Characters in the URL of a document at most."""
 
+_Traced = tuple[object, object]  # traceparent and tracestate, as they came
+
 Fetch = Callable[[str], Awaitable[Loaded]]
 """Downloads the document at a URL. Raises DocumentError."""
 
@@ -53,6 +55,7 @@ class Message:
     name: str | None
     media_type: str | None
     traceparent: str | None
+    tracestate: str | None
     data: bytes | None = None
     url: str | None = None
 
@@ -77,13 +80,14 @@ def read_message(
             "put the document elsewhere and send its URL, or raise the limit (setting max_document_bytes)"
         )
     head = _lowered(headers)
+    traced = head.get("traceparent"), head.get("tracestate")
     encoding = head.get("content-encoding", "").strip().lower()
     if encoding not in _PLAIN_ENCODINGS:
         raise EventInvalid("a message is compressed (its content-encoding says so); send it as it is")
     content_type = head.get("content-type", "").strip()
     kind = _essence(content_type)
     if kind == _STRUCTURED:
-        return _structured(_object(body), source, fallback_trace=head.get("traceparent"))
+        return _structured(_object(body), source, traced=traced)
     if kind.startswith("application/cloudevents"):
         raise EventInvalid(
             f"a CloudEvent is in another format than JSON, or one of a batch; send each as {_STRUCTURED}"
@@ -92,21 +96,19 @@ def read_message(
     if attributes:
         if content_type:
             attributes["datacontenttype"] = content_type
-        return _binary(attributes, body, source, fallback_trace=head.get("traceparent"))
+        return _binary(attributes, body, source, traced=traced)
     fallback = fallback_id or hashlib.sha256(body).hexdigest()
     name = head.get("name")
     fields = _object(body) if kind in {"application/json", "text/json"} else None if kind else _json_form(body)
     if fields is not None:
         if "specversion" in fields:
-            return _structured(fields, source, fallback_trace=head.get("traceparent"))
+            return _structured(fields, source, traced=traced)
         event_id = fields.pop("id", fallback)
         if not isinstance(event_id, str):
             raise EventInvalid("the id of a message is no string; quote it")
         document = _document(fields)
-        return _message(source, event_id, document.pop("name") or name, head.get("traceparent"), **document)
-    return _message(
-        source, fallback, name, head.get("traceparent"), data=body, media_type=_media_type(content_type or None)
-    )
+        return _message(source, event_id, document.pop("name") or name, traced, **document)
+    return _message(source, fallback, name, traced, data=body, media_type=_media_type(content_type or None))
 
 
 async def fetched(message: Message, fetch: Fetch, max_bytes: int) -> Envelope:
@@ -133,6 +135,7 @@ async def fetched(message: Message, fetch: Fetch, max_bytes: int) -> Envelope:
         name=name,
         media_type=media_type,
         traceparent=message.traceparent,
+        tracestate=message.tracestate,
     )
 
 
@@ -145,7 +148,7 @@ def may_pass(error: Exception) -> bool:
 _PASSING = frozenset({"transient", "rate_limited", "circuit_open", "budget_exceeded"})
 
 
-def _structured(fields: dict[str, Any], source: str, *, fallback_trace: str | None) -> Message:
+def _structured(fields: dict[str, Any], source: str, *, traced: _Traced) -> Message:
     has_data, data = "data" in fields, fields.pop("data", None)
     encoded = fields.pop("data_base64", None)
     attributes = {name: value for name, value in fields.items() if value is not None}
@@ -154,24 +157,24 @@ def _structured(fields: dict[str, Any], source: str, *, fallback_trace: str | No
     if encoded is not None:
         if has_data:
             raise EventInvalid("a CloudEvent has data and data_base64; send one of them")
-        return _of(event, source, fallback_trace, _bytes_of(_base64(encoded), media_type))
+        return _of(event, source, traced, _bytes_of(_base64(encoded), media_type))
     if _is_json(media_type):
         if not isinstance(data, dict):
             raise EventInvalid(
                 'the data of a CloudEvent is JSON and no object with the document; send {"text": ...}, {"url": ...} '
                 'or {"base64": ...}, or the document itself with its datacontenttype'
             )
-        return _of(event, source, fallback_trace, _document(data))
+        return _of(event, source, traced, _document(data))
     if not isinstance(data, str):
         raise EventInvalid("the data of a CloudEvent is neither JSON, by its datacontenttype, nor a string")
-    return _of(event, source, fallback_trace, _text(data, media_type))
+    return _of(event, source, traced, _text(data, media_type))
 
 
-def _binary(attributes: dict[str, Any], body: bytes, source: str, *, fallback_trace: str | None) -> Message:
+def _binary(attributes: dict[str, Any], body: bytes, source: str, *, traced: _Traced) -> Message:
     event = _cloud_event(attributes)
     media_type = event.get_datacontenttype()
     document = _document(_object(body)) if _is_json(media_type) else _bytes_of(body, media_type)
-    return _of(event, source, fallback_trace, document)
+    return _of(event, source, traced, document)
 
 
 def _cloud_event(attributes: dict[str, Any]) -> CloudEvent:
@@ -207,21 +210,22 @@ def _time(value: object) -> datetime:
     return moment
 
 
-def _of(event: CloudEvent, source: str, fallback_trace: str | None, document: dict[str, Any]) -> Message:
+def _of(event: CloudEvent, source: str, traced: _Traced, document: dict[str, Any]) -> Message:
     origin = event.get_source()
     if any(character.isspace() for character in origin):
         raise EventInvalid("the source of a CloudEvent has white space in it, which no URI has")
-    span = event.get_extension("traceparent") or fallback_trace
+    if span := event.get_extension("traceparent"):
+        traced = span, event.get_extension("tracestate")
     name = document.pop("name") or event.get_subject()
     # Source and ID together tell events apart; after a source, which has no space in it, a space leaves no doubt.
-    return _message(source, f"{origin} {event.get_id()}", name, span, **document)
+    return _message(source, f"{origin} {event.get_id()}", name, traced, **document)
 
 
 def _message(
     source: str,
     event_id: str,
     name: str | None,
-    span: object,
+    traced: _Traced,
     *,
     media_type: str | None,
     data: bytes | None = None,
@@ -229,13 +233,14 @@ def _message(
 ) -> Message:
     if not event_id or len(event_id) > LONGEST_ID or not event_id.isprintable():
         raise EventInvalid(f"the ID of a message has 1 to {LONGEST_ID} characters, which can be printed")
-    known = isinstance(span, str) and trace.read(span) is not None  # a broken one is no reason to lose a document
+    span = trace.read(*traced)  # a broken one is no reason to lose a document
     return Message(
         source=source,
         id=event_id,
         name=only_name(name, "document") if name else None,
         media_type=media_type,
-        traceparent=str(span) if known else None,
+        traceparent=trace.write(span) if span else None,
+        tracestate=trace.state_of(span) if span else None,
         data=data,
         url=url,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
+from opentelemetry.trace import SpanContext
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
 
 from tidegate.errors import EventInvalid
@@ -16,7 +17,8 @@ from tidegate.store.inbox import LONGEST_ID
 from tidegate.telemetry import traceparent
 
 TRACEPARENT = "traceparent"
-"""The message attribute that names the span which the object was put in."""
+TRACESTATE = "tracestate"
+"""The message attributes that name the span which the object was put in."""
 
 XRAY = "AWSTraceHeader"
 """The system attribute in which AWS names it."""
@@ -42,6 +44,7 @@ class Notification:
 
     objects: tuple[CreatedObject, ...]
     traceparent: str | None
+    tracestate: str | None
 
 
 class _Bucket(BaseModel):
@@ -86,14 +89,16 @@ def read(message: Mapping[str, Any]) -> Notification:
         EventInvalid: it is none of these. The error does not quote it.
     """
     content = _content(message.get("Body"))
-    trace = _traced(message)
+    span = _traced(message)
     if content.get("Type") == "Notification" and "TopicArn" in content:
-        trace = _traced_by_topic(content) or trace
+        span = _traced_by_topic(content) or span
         content = _content(content.get("Message"))
     try:
-        return Notification(objects=tuple(_objects(content)), traceparent=trace)
+        objects = tuple(_objects(content))
     except ValidationError as error:
         raise EventInvalid(f"it is no event of S3 that can be understood ({_first(error)})") from None
+    parent, state = (traceparent.write(span), traceparent.state_of(span)) if span else (None, None)
+    return Notification(objects=objects, traceparent=parent, tracestate=state)
 
 
 def _content(text: object) -> dict[str, Any]:
@@ -138,30 +143,31 @@ def _created(place: _Place, key: str, time: str) -> Iterator[CreatedObject]:
     yield CreatedObject(bucket=place.bucket.name, key=key, version=version, id=name)
 
 
-def _traced(message: Mapping[str, Any]) -> str | None:
-    given = (message.get("MessageAttributes") or {}).get(TRACEPARENT) or {}
-    return _valid(given.get("StringValue")) or _xray((message.get("Attributes") or {}).get(XRAY))
+def _traced(message: Mapping[str, Any]) -> SpanContext | None:
+    span = _named(message.get("MessageAttributes"), "StringValue")
+    return span or _xray((message.get("Attributes") or {}).get(XRAY))
 
 
-def _traced_by_topic(content: dict[str, Any]) -> str | None:
-    attributes = content.get("MessageAttributes")
-    given = attributes.get(TRACEPARENT) if isinstance(attributes, dict) else None
-    return _valid(given.get("Value")) if isinstance(given, dict) else None
+def _traced_by_topic(content: dict[str, Any]) -> SpanContext | None:
+    return _named(content.get("MessageAttributes"), "Value")
 
 
-def _valid(text: object) -> str | None:
-    span = traceparent.read(text)
-    return traceparent.write(span) if span is not None else None
+def _named(attributes: object, value: str) -> SpanContext | None:
+    if not isinstance(attributes, dict):
+        return None
+    given = (attributes.get(name) for name in (TRACEPARENT, TRACESTATE))
+    return traceparent.read(*(each.get(value) if isinstance(each, dict) else None for each in given))
 
 
-def _xray(header: object) -> str | None:
+def _xray(header: object) -> SpanContext | None:
     """Return AWS X-Ray's header as W3C's: a trace ID is the same 32 digits, of which X-Ray calls the first 8 a time."""
     if not isinstance(header, str):
         return None
     root, parent = _XRAY_ROOT.search(header), _XRAY_PARENT.search(header)
     if root is None or parent is None:
         return None
-    return _valid(f"00-{root[1]}{root[2]}-{parent[1]}-{'01' if 'Sampled=1' in header else '00'}")
+    sampled = "01" if "Sampled=1" in header else "00"
+    return traceparent.read(f"00-{root[1]}{root[2]}-{parent[1]}-{sampled}")
 
 
 def _first(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.triggers.s3.events import TRACEPARENT, XRAY
+from tidegate.triggers.s3.events import TRACEPARENT, TRACESTATE, XRAY
 from tidegate.triggers.s3.failures import judged
 
 MOST = 10
@@ -45,7 +45,7 @@ class MessageQueue:
                 WaitTimeSeconds=self._wait,
                 VisibilityTimeout=_whole(self._visibility),
                 MessageSystemAttributeNames=["ApproximateReceiveCount", XRAY],
-                MessageAttributeNames=[TRACEPARENT],
+                MessageAttributeNames=[TRACEPARENT, TRACESTATE],
             )
         return [_message(each) for each in answer.get("Messages") or ()]
 

@@ -25,7 +25,7 @@ from tidegate.store.inbox import Envelope
 from tidegate.triggers.door import Door
 from tidegate.triggers.s3 import events
 from tidegate.triggers.s3.clients import Clients, check, connect
-from tidegate.triggers.s3.events import CreatedObject
+from tidegate.triggers.s3.events import CreatedObject, Notification
 from tidegate.triggers.s3.failures import CredentialsRefused
 from tidegate.triggers.s3.notices import Notices
 from tidegate.triggers.s3.objects import Objects
@@ -167,13 +167,13 @@ class _Consumer:
         for created in notification.objects:
             for attempt in itertools.count():
                 try:
-                    await self._take_in(created, notification.traceparent, objects)
+                    await self._take_in(created, notification, objects)
                     break
                 except _AWAY as failure:
                     self.notices.tell(failure)
                     await self._clock.sleep(_pause(attempt))
 
-    async def _take_in(self, created: CreatedObject, traceparent: str | None, objects: Objects) -> None:
+    async def _take_in(self, created: CreatedObject, said: Notification, objects: Objects) -> None:
         known = await self._door.known(self._settings.name, created.id)
         if known is not None and known.document_id:
             return
@@ -189,7 +189,8 @@ class _Consumer:
                 data=loaded.data,
                 name=loaded.source,
                 media_type=loaded.media_type,
-                traceparent=traceparent,
+                traceparent=said.traceparent,
+                tracestate=said.tracestate,
             )
         await self._door.take(event)
 
