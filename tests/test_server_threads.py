@@ -237,6 +237,14 @@ def test_what_is_no_document_is_refused_and_not_quoted(served: Served, options: 
     assert "Traceback" not in answer.text
 
 
+def test_what_is_no_document_is_told_what_to_send(served: Served) -> None:
+    as_curl = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = served.client.post("/v1/threads", content=b"# A document", headers=as_curl)
+    assert "give the document's own content type, as text/markdown" in answer.json()["detail"]
+    answer = served.client.post("/v1/threads", json={"txt": "Bergen"})
+    assert answer.json()["detail"] == "txt: is none of text, url, name"
+
+
 def test_an_error_nobody_thought_of_says_nothing_of_itself(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

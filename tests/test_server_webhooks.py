@@ -122,7 +122,7 @@ def test_one_of_several_signatures_is_enough(served: Served) -> None:
         ({"webhook-signature": None}, "webhook-signature"),
         ({"webhook-id": "msg_other"}, "webhook-signature"),
         ({"webhook-id": None}, "webhook-id"),
-        ({"webhook-id": "msg.17"}, "webhook-id"),
+        ({"webhook-id": "msg.17"}, "webhook-id ends with a dot and a number"),
         ({"webhook-timestamp": None}, "webhook-timestamp"),
         ({"webhook-timestamp": "now"}, "webhook-timestamp"),
         ({"webhook-timestamp": "1e9"}, "webhook-timestamp"),
@@ -138,6 +138,18 @@ def test_a_message_that_was_tampered_with_is_refused(served: Served, change: dic
 
 def test_a_body_that_was_tampered_with_is_refused(served: Served) -> None:
     assert send(served, BODY.replace(b"London", b"Berlin"), signed(BODY, "msg_5")).status_code == 401
+
+
+def test_what_is_refused_is_logged_once_until_it_is_refused_for_another_reason(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", "tidegate.server.webhooks")
+    for headers in ({}, {}, signed(BODY, "msg_8", secret=STRANGE), signed(BODY, "msg_9", secret=STRANGE)):
+        assert send(served, BODY, headers).status_code == 401
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2, told
+    assert "webhook-id is missing; sign the message as https://www.standardwebhooks.com says" in told[0]
+    assert "none of our secrets gives it" in told[1]
 
 
 def test_a_secret_that_is_not_ours_is_refused(served: Served) -> None:

@@ -57,6 +57,7 @@ def test_options_win_over_variables_over_the_file_over_defaults(
             r"trigger.0.folder has no setting 'setle'; .*'settle'\?",
         ),
         ("[[trigger]]\nkind = 'foldr'", r"trigger.0 has to have a kind that is one of 'folder', 's3'"),
+        ("[trigger]\nkind = 'folder'\npath = '.'", r"trigger is written once for each, under \[\[trigger\]\]"),
         ("[[trigger]]\nkind = 'folder'", r"tidegate.toml: trigger.0.folder.path is needed, and missing"),
         ("[[summary.fallbacks]]\nmodel = 'a:b'\noption = {}", "has no setting 'option'; did you mean 'options'"),
         ("[enrichment]\nconcurrency = 0", "^tidegate.toml: enrichment.concurrency has to be 1 or more"),
@@ -105,7 +106,24 @@ def test_settings_are_explained_though_one_is_wrong(
     (elsewhere / "tidegate.toml").write_text("[enrichment]\nconcurency = 3")
     with pytest.raises(SettingsError, match="concurency"):
         inspection.settings({}, as_json=False)
-    assert "calls in flight at most" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "calls in flight at most" in told
+    assert "trigger.folder.settle" in told
+    assert "sink.webhook.url" in told
+
+
+def test_each_trigger_and_sink_is_shown_by_its_name_with_what_it_is_set_to(elsewhere: Path) -> None:
+    (elsewhere / "tidegate.toml").write_text(
+        "[[trigger]]\nkind = 'folder'\nname = 'drop'\npath = 'inbox'\n"
+        "[[trigger]]\nkind = 'webhook'\nsecrets = ['whsec_hunter2']\n"
+        "[[sink]]\nkind = 'queue'\nurl = 'amqp://me:hunter2@host'\nqueue = 'results'\n"
+    )
+    found = sources()
+    assert found["trigger.drop.path"] == ("inbox", "tidegate.toml")
+    assert found["trigger.drop.settle"] == ("2.0", "default")
+    assert found["sink.queue.queue"] == ("results", "tidegate.toml")
+    assert found["trigger.webhook.secrets"][0] == found["sink.queue.url"][0] == "(hidden)"
+    assert "hunter2" not in str(found)
 
 
 def test_a_wrong_value_is_not_repeated_since_it_may_be_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:

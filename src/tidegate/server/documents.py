@@ -87,7 +87,12 @@ async def brought(request: Request, share: Share, *, max_bytes: int, name: str |
     content_type = request.headers.get("content-type", "")
     essence = content_type.partition(";")[0].strip().lower()
     if essence == "application/x-www-form-urlencoded":
-        raise Problem(415, "send a file as multipart/form-data, or the document itself", kind="form")
+        # What curl says of `--data-binary @FILE`, whatever is in the file.
+        detail = (
+            f"{essence} holds no document; give the document's own content type, as text/markdown or application/pdf, "
+            "or send a file as multipart/form-data"
+        )
+        raise Problem(415, detail, kind="form")
     if essence == "multipart/form-data":
         body = await read_body(request, share, limit=max_bytes + FORM_OVERHEAD)
         found = await _of_form(content_type, body, name)
@@ -136,7 +141,7 @@ async def validated(model: type[_Model], body: bytes) -> _Model:
         return await asyncio.to_thread(model.model_validate_json, body)
     except ValidationError as error:
         wrong: list[dict[str, Any]] = [
-            {"at": ".".join(map(str, each["loc"])) or "body", "message": str(each["msg"])}
+            {"at": ".".join(map(str, each["loc"])) or "body", "message": _told(each["type"], each["msg"], model)}
             for each in error.errors(include_input=False, include_context=False, include_url=False)[:20]
         ]
         malformed = any(each["type"] == "json_invalid" for each in error.errors(include_context=False))
@@ -144,6 +149,10 @@ async def validated(model: type[_Model], body: bytes) -> _Model:
             raise Problem(400, "the body is no JSON", kind="malformed") from None
         detail = "; ".join(f"{each['at']}: {each['message']}" for each in wrong)
         raise Problem(422, detail, kind="validation") from None
+
+
+def _told(kind: str, words: str, model: type[BaseModel]) -> str:
+    return f"is none of {', '.join(model.model_fields)}" if kind == "extra_forbidden" else words
 
 
 async def _of_form(content_type: str, body: bytes, name: str | None) -> Brought:

@@ -35,10 +35,8 @@ class Exposition:
             StoreUnavailable, StoreError: the store cannot be read.
         """
         stats = await context.engine.stats()
-        undelivered = await context.pipeline.outbox.undelivered()
         self._backlog.threads = {str(status): number for status, number in stats.threads.items()}
         self._backlog.executing = stats.executing
-        self._backlog.results = {sink: (each.waiting, each.given_up) for sink, each in undelivered.items()}
         return await asyncio.to_thread(generate_latest, self._registry)
 
     def router(self, context: Context) -> APIRouter:
@@ -63,7 +61,6 @@ class _Backlog(Collector):
     def __init__(self) -> None:
         self.threads: dict[str, int] = {}
         self.executing = 0
-        self.results: dict[str, tuple[int, int]] = {}
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector.collect`."""
@@ -72,8 +69,3 @@ class _Backlog(Collector):
             threads.add_metric([status], number)
         yield threads
         yield GaugeMetricFamily("tidegate_executing", "Executions of this process that go on.", value=self.executing)
-        results = GaugeMetricFamily("tidegate_undelivered", "Results that are not delivered.", labels=["sink", "state"])
-        for sink, (waiting, gone) in sorted(self.results.items()):
-            results.add_metric([sink, "waiting"], waiting)
-            results.add_metric([sink, "given_up"], gone)
-        yield results

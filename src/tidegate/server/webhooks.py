@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,6 +21,8 @@ from tidegate.services.signatures import SignatureError, Signatures
 from tidegate.settings.service import WebhookTrigger
 from tidegate.store.clock import Clock
 from tidegate.triggers.messages import Message, fetched, may_pass, read_message
+
+_log = logging.getLogger(__name__)
 
 _OURS = ("/v1", "/healthz", "/readyz", "/metrics")
 _PASSING_PAUSE = 60.0
@@ -46,6 +49,14 @@ class Webhook:
             raise SettingsError(f"trigger {self.name!r}: its path {self.path} is the interface's own; choose another")
         where = f"trigger {self.name!r}"
         self.signatures = Signatures(settings.secrets, where=where, clock=clock) if settings.secrets else None
+        self._said = ""
+
+    def refuse(self, problem: Problem) -> Problem:
+        """Return a problem, and log it, once until it is another: anybody may send anything, as often as they like."""
+        if problem.detail != self._said:
+            self._said = problem.detail
+            _log.warning("trigger %s refuses what is sent to %s: %s", self.name, self.path, problem.detail)
+        return problem
 
 
 def webhooks(settings: Sequence[WebhookTrigger], clock: Clock, *, is_loopback: bool) -> list[Webhook]:
@@ -101,8 +112,8 @@ def _add(routes: APIRouter, context: Context, hook: Webhook) -> None:
                     raise Problem(503, detail, kind="document-away", headers=later(_PASSING_PAUSE)) from error
                 # Seen here too, and not by its sender alone; if it comes again and can be read, it is taken in.
                 refused = await context.door.offer(Unreadable(source=message.source, id=message.id, error=error))
-                problem = problem_of(error)
-                return problem.response(thread_id=refused.thread_id)
+                _log.error("thread %s was given up: %s", refused.thread_id, error)
+                return problem_of(error).response(thread_id=refused.thread_id)
             return accepted(await context.door.offer(event))
 
 
@@ -113,12 +124,12 @@ def _message(hook: Webhook, request: Request, body: bytes, limit: int) -> Messag
     if states:
         headers["tracestate"] = ",".join(states)
     if len(headers) != len(request.headers) - len(states[1:]):
-        raise Problem(400, "a header is there twice", kind="event-invalid")
+        raise hook.refuse(Problem(400, "a header is there twice", kind="event-invalid"))
     try:
         message_id = hook.signatures.verify(headers, body) if hook.signatures else headers.get("webhook-id")
         message = read_message(headers, body, message_id, hook.name, limit)
     except SignatureError as error:
-        raise Problem(401, str(error), kind="signature") from None
+        raise hook.refuse(Problem(401, str(error), kind="signature")) from None
     except EventInvalid as error:
-        raise Problem(422, str(error), kind="event-invalid") from None
+        raise hook.refuse(Problem(422, str(error), kind="event-invalid")) from None
     return message if hook.signatures is None or message_id is None else replace(message, id=message_id)

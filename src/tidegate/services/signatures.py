@@ -51,9 +51,11 @@ class Signatures:
             SignatureError: it is not signed with any of the secrets, or at another time than now.
         """
         message_id, at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        if not message_id or _AMBIGUOUS.search(message_id):
+        if not message_id:
+            raise SignatureError("webhook-id is missing; sign the message as https://www.standardwebhooks.com says")
+        if _AMBIGUOUS.search(message_id):
             # `a.1` at 2 is signed over the same bytes as `a` at 1 with a body that begins with `2.`.
-            raise SignatureError("webhook-id is missing, or ends with a dot and a number")
+            raise SignatureError("webhook-id ends with a dot and a number; give the message another ID")
         if _TIME.fullmatch(at) is None:
             raise SignatureError("webhook-timestamp is missing, or not in whole seconds since 1970")
         if abs(self._clock.now() - int(at)) > self._tolerance:
@@ -79,7 +81,10 @@ def key_of(secret: str, where: str) -> bytes:
     """
     key = _decoded(secret.removeprefix("whsec_"))
     if key is None or len(key) < _SHORTEST:
-        raise SettingsError(f"{where}: a secret is no whsec_ with base64 of at least {_SHORTEST} bytes; make another")
+        raise SettingsError(
+            f"{where}: a secret is no whsec_ with base64 of at least {_SHORTEST} bytes; make one by "
+            "`openssl rand -base64 24`, and put whsec_ before it"
+        )
     return key
 
 

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias, TypedDict
+from typing import Any, Literal, Self, TypeAlias, TypedDict, get_args
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -25,7 +25,7 @@ from pydantic_settings import (
 from tidegate.errors import SettingsError
 from tidegate.settings.complaints import Wrong, complaint, holds
 from tidegate.settings.section import Section
-from tidegate.settings.service import ServeSettings, Sink, Trigger, check
+from tidegate.settings.service import Named, ServeSettings, Sink, Trigger, check
 
 Policy: TypeAlias = Literal["degrade", "wait", "fail"]
 _log = logging.getLogger(__name__)
@@ -300,7 +300,17 @@ class SettingInForce:
 
 def by_default() -> list[SettingInForce]:
     """Return every setting with its default, whatever is set: where that is wrong, they have to be explained too."""
-    return _rows(Settings.model_construct(), lambda _: "default")
+    return [*_rows(Settings.model_construct(), lambda _: "default"), *_kinds("trigger", Trigger), *_kinds("sink", Sink)]
+
+
+def _kinds(name: str, kinds: Any) -> Iterator[SettingInForce]:
+    """Return the settings that a table of each kind takes."""
+    for model in get_args(get_args(kinds)[0]):
+        [kind] = get_args(model.model_fields["kind"].annotation)
+        for field_name, field in model.model_fields.items():
+            if field_name != "kind":
+                value = "(required)" if field.is_required() else _shown(field_name, field.default)
+                yield SettingInForce(f"{name}.{kind}.{field_name}", value, "default", field.description or "")
 
 
 def in_force(settings: Settings, **options: Any) -> list[SettingInForce]:
@@ -324,8 +334,18 @@ def _rows(settings: Settings, source: Callable[[tuple[str, ...]], str]) -> list[
             value, path = getattr(model, name), (*prefix, name)
             if isinstance(value, BaseModel):
                 yield from rows(value, path)
+            elif value and isinstance(value, tuple) and isinstance(value[0], Named):
+                for each in value:
+                    yield from of_table(each, path)
             else:
                 yield SettingInForce(".".join(path), _shown(name, value), source(path), field.description or "")
+
+    def of_table(table: Named, path: tuple[str, ...]) -> Iterator[SettingInForce]:
+        for name, field in type(table).model_fields.items():
+            if name != "name":  # which the rows are named by
+                shown = _shown(name, getattr(table, name))
+                set_by = source(path) if name in table.model_fields_set else "default"
+                yield SettingInForce(".".join((*path, table.name, name)), shown, set_by, field.description or "")
 
     return list(rows(settings, ()))
 

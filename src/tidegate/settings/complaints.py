@@ -43,6 +43,9 @@ _TAKES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """By pydantic's words for it (https://docs.pydantic.dev/latest/errors/validation_errors/)."""
 
+_TABLES: Final = (("trigger",), ("sink",))
+"""Settings that are arrays of tables in TOML."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
@@ -65,6 +68,8 @@ def complaint(wrong: Wrong, settings: type[BaseModel], *, options: object, by_va
         near = f"; did you mean {meant[0]!r}?" if meant else ""
         return f"{source}{_dotted(section)} has no setting {str(name)!r}{near}"
     words = _TAKES.get(wrong.kind)
+    if location in _TABLES and wrong.kind == "tuple_type":
+        words = f"is written once for each, under [[{location[0]}]]"
     told = wrong.message.removeprefix("Value error, ") if words is None else words.format(**wrong.limits)
     told = told.replace("Input should be", "has to be")
     if not location:

@@ -47,7 +47,9 @@ class ServeSettings(Section):
     )
 
 
-class _Trigger(Section):
+class Named(Section):
+    """A table of which there may be several, told apart by their names."""
+
     name: str = Field(
         default="",
         max_length=100,
@@ -61,7 +63,7 @@ class _Trigger(Section):
         return {"name": values.get("kind", ""), **values} if isinstance(values, dict) else values
 
 
-class FolderTrigger(_Trigger):
+class FolderTrigger(Named):
     """A folder: each new or changed file in it is a document."""
 
     kind: Literal["folder"]
@@ -76,7 +78,7 @@ class FolderTrigger(_Trigger):
     failed: str | None = Field(default=None, description="folder: where files are moved that were given up")
 
 
-class S3Trigger(_Trigger):
+class S3Trigger(Named):
     """A bucket whose event notifications go to an SQS queue: each object that is created is a document."""
 
     kind: Literal["s3"]
@@ -94,7 +96,7 @@ class S3Trigger(_Trigger):
     )
 
 
-class WebhookTrigger(_Trigger):
+class WebhookTrigger(Named):
     """A path of the HTTP interface that takes documents, signed as Standard Webhooks."""
 
     kind: Literal["webhook"]
@@ -111,7 +113,7 @@ class WebhookTrigger(_Trigger):
         return self
 
 
-class CronTrigger(_Trigger):
+class CronTrigger(Named):
     """A schedule: at each time that it names, the document is read and run."""
 
     kind: Literal["cron"]
@@ -124,7 +126,7 @@ class CronTrigger(_Trigger):
     )
 
 
-class QueueTrigger(_Trigger):
+class QueueTrigger(Named):
     """A queue of a message broker: each message is a document."""
 
     kind: Literal["queue"]
@@ -141,7 +143,7 @@ class QueueTrigger(_Trigger):
     )
 
 
-class _Sink(_Trigger):
+class _Sink(Named):
     name: str = Field(
         default="",
         max_length=100,

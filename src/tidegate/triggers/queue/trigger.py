@@ -122,7 +122,8 @@ class QueueTrigger:
             if problem is None:
                 await message.accept()
             else:
-                _log.error("trigger %r puts a message with the dead letters: %s", self.name, problem)
+                text = "trigger %r puts a message with the dead letters of %r: %s"
+                _log.error(text, self.name, self._settings.queue, problem)
                 await message.bury(problem)
         except ServiceError as error:  # it comes again, and is known by then, or refused again
             _log.info("trigger %r: a message could not be acknowledged: %s", self.name, error.problem)
