@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import replace
 from itertools import zip_longest
@@ -99,7 +100,8 @@ class Looks:
             status = "waiting" if snapshot.interrupts else "unfinished"
         try:
             values = cast("State", compatibility.migrated(snapshot.values))
-            result = Result.of(thread_id, values, status=status, next_=snapshot.next)
+            # In a thread: a long document has tens of thousands of entities, which took 3 s to check.
+            result = await asyncio.to_thread(Result.of, thread_id, values, status=status, next_=snapshot.next)
         except StateInvalid as error:
             raise IncompatibleThread(thread_id, f"does not fit this version of the code: {error}") from error
         reason = ""

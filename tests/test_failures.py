@@ -14,7 +14,7 @@ from tidegate.resilience.failures import failure_of, from_status, retry_after
 from tidegate.testing import ManualClock
 
 NOW = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
-YEAR = 366 * 86400.0
+DAY = 86400.0
 
 
 def fail(status: int, **headers: str) -> ServiceError:
@@ -72,8 +72,8 @@ IN_90_S = NOW + timedelta(seconds=90)
         ("0", 0.0),
         ("-5", 0.0),
         ("1.5", 1.5),
-        ("99999999999999999999", YEAR),
-        ("9" * 25, YEAR),
+        ("99999999999999999999", DAY),
+        ("9" * 25, DAY),
         ("3, 5", 5.0),
         ("5,3", 5.0),
         ("-1, 0.5", 0.5),
@@ -83,7 +83,7 @@ IN_90_S = NOW + timedelta(seconds=90)
         (IN_90_S.strftime("%a %b %e %H:%M:%S %Y"), 90.0),
         ("Sun, 01 Mar 2026 10:31:30 +0100", 90.0),
         ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
-        ("Sun, 06 Nov 9999 08:49:37 GMT", YEAR),
+        ("Sun, 06 Nov 9999 08:49:37 GMT", DAY),
         *[(value, None) for value in ("", "soon", "5,", "5, soon", "1e3", "inf", "nan", "٣", "10 s", ";3")],
         *[(value, None) for value in ("Sun, 06 Nov 1994 25:00:00 GMT", "Sun, 31 Feb 2026 08:00:00 GMT", "\x00", ",")],
     ],
@@ -103,13 +103,13 @@ def test_no_pause_is_asked_for_without_the_header() -> None:
 )
 def test_no_value_of_the_header_is_too_strange(value: str) -> None:
     seconds = retry_after({"Retry-After": value}, clock())
-    assert seconds is None or 0.0 <= seconds <= YEAR
+    assert seconds is None or 0.0 <= seconds <= DAY
 
 
 def test_a_huge_header_is_read_at_once() -> None:
     for value in (" " * 5_000_000 + "x", "Sun, " * 1_000_000, "-" * 5_000_000, "9" * 5_000_000 + "x", "9, " * 500_000):
         assert retry_after({"Retry-After": value}, clock()) is None
-    assert retry_after({"Retry-After": "9" * 5_000_000}, clock()) == YEAR
+    assert retry_after({"Retry-After": "9" * 5_000_000}, clock()) == DAY
 
 
 def classifier(error: BaseException) -> ServiceError | None:

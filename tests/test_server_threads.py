@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from tests.servers.service import Served, serving, wait_for
+from tests.servers.service import LONGEST, Served, serving, wait_for
 from tidegate.resilience.faults import FaultyServer
+from tidegate.server import views
 from tidegate.server.problems import MEDIA_TYPE
 
 SAMPLE = Path(__file__).parent / "samples" / "harbour-report.md"
@@ -154,6 +157,30 @@ def test_who_heard_the_end_is_told_not_to_connect_again(served: Served) -> None:
     told = served.client.get(path).text
     [event_id] = {line.removeprefix("id: ") for line in told.splitlines() if line.startswith("id: ")}
     assert served.client.get(path, headers={"Last-Event-ID": event_id}).status_code == 204
+
+
+def test_while_a_long_thread_is_written_out_others_are_answered(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread_id = served.start(TEXT)
+    served.until(thread_id, "complete")
+    writing, go_on = threading.Event(), threading.Event()
+    whole = views.thread
+
+    def slowly(*arguments: Any) -> dict[str, Any]:
+        writing.set()
+        go_on.wait(LONGEST)
+        return whole(*arguments)
+
+    monkeypatch.setattr(views, "thread", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(served.client.get, f"/v1/threads/{thread_id}")
+        assert writing.wait(LONGEST)
+        try:
+            assert served.client.get("/healthz", timeout=5.0).status_code == 200
+        finally:
+            go_on.set()
+        assert looking.result().json()["thread_id"] == thread_id
 
 
 def test_a_thread_is_cancelled_and_brought_back(served: Served) -> None:

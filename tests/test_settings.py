@@ -56,6 +56,7 @@ def test_options_win_over_variables_over_the_file_over_defaults(
             "[[trigger]]\nkind = 'folder'\npath = '.'\nsetle = 1",
             r"trigger.0.folder has no setting 'setle'; .*'settle'\?",
         ),
+        ("[[trigger]]\nkind = 'folder'\npath = '.'\nname = 'api'", r"a trigger is named 'api'.*another name"),
         ("[[trigger]]\nkind = 'foldr'", r"trigger.0 has to have a kind that is one of 'folder', 's3'"),
         ("[trigger]\nkind = 'folder'\npath = '.'", r"trigger is written once for each, under \[\[trigger\]\]"),
         ("[[trigger]]\nkind = 'folder'", r"tidegate.toml: trigger.0.folder.path is needed, and missing"),

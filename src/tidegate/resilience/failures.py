@@ -20,7 +20,7 @@ _REFUSED = frozenset({401, 403, 407})
 _TRANSIENT = frozenset({408, 425})
 _GONE = frozenset({404, 410})
 _NUMBERS = re.compile(r"(\s*[+-]?[0-9]++(\.[0-9]*+)?\s*(,(?!$)|$))+")  # fractions are against the RFC too
-_LONGEST_PAUSE = 366 * 86400.0
+_LONGEST_PAUSE = 86400.0
 _BY_GRAVITY: tuple[type[ServiceError], ...] = (Transient, RateLimited, NotFound, Permanent, Refused, ServiceError)
 
 
@@ -74,7 +74,8 @@ def retry_after(headers: Mapping[str, str], clock: Clock) -> float | None:
     """Return the seconds that `Retry-After` asks to wait (RFC 9110, section 10.2.3), None if it says nothing usable.
 
     Reads seconds and all three forms of HTTP dates. A date that is past, or a negative number, is 0.0; what is over
-    a year is a year. Of several numbers, which is what clients make of several headers, it is the largest.
+    a day is a day, since nobody lifts by hand what a slip, as milliseconds, put off. Of several numbers, which is what
+    clients make of several headers, it is the largest.
     """
     value = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
     value = value.partition(";")[0].strip()  # parameters are against the RFC, and are sent

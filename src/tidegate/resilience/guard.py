@@ -115,7 +115,7 @@ class Guard:
         self._classify = classify
         self._clock = clock or SystemClock()
         self._random = random or randomness.Random()  # noqa: S311 - jitter
-        self._held_until = 0.0  # no longer than a budget: a pause of a year must not outlast whoever asked for it
+        self._held_until = 0.0  # no longer than a budget: a pause of a day must not outlast whoever asked for it
         self._asked_until = 0.0
         self._pauses = 0  # asked for in a row
         self._lock = threading.Lock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import uuid
 from typing import Annotated, Any
@@ -24,6 +25,9 @@ from tidegate.store.registry import ThreadRecord, ThreadStatus
 
 SOURCE = "api"
 """The source of events that came over this interface."""
+
+_LOOKS = 4
+"""Threads that are looked at at once: each may take hundreds of MB."""
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
@@ -60,6 +64,7 @@ def router(context: Context) -> APIRouter:
     pipeline, engine = context.pipeline, context.engine
     progress = Progress(context)
     limit = context.door.max_document_bytes
+    looks = asyncio.Semaphore(_LOOKS)
 
     @routes.post(
         "",
@@ -140,8 +145,11 @@ def router(context: Context) -> APIRouter:
     @routes.get("/{thread_id}", response_model=views.Thread, summary="Look at a thread")
     async def thread(thread_id: str) -> Response:
         record = await _existing(thread_id)
-        result = await pipeline.inspect(thread_id)
-        return JSONResponse(views.thread(record, result, await pipeline.inbox.origin(thread_id)))
+        async with looks:
+            result = await pipeline.inspect(thread_id)
+            origin = await pipeline.inbox.origin(thread_id)
+            # In a thread: there may be tens of thousands of entities.
+            return await asyncio.to_thread(lambda: JSONResponse(views.thread(record, result, origin)))
 
     @routes.get(
         "/{thread_id}/events",

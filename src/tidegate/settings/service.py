@@ -196,6 +196,8 @@ def check(triggers: Sequence[Trigger], sinks: Sequence[Sink]) -> None:
         if twice:
             raise ValueError(f"two {what} are named {twice[0]!r}; give each a name of its own")
     kinds = {each.name: each.kind for each in triggers}
+    if "api" in kinds:  # its events and those of the HTTP interface would be told apart by their IDs alone
+        raise ValueError("a trigger is named 'api', as what comes over the HTTP interface is; give it another name")
     for sink in sinks:
         for name in sink.triggers:
             if name not in kinds:
