@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import gc
 import os
 import sys
 import uuid
@@ -48,6 +49,17 @@ def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(dis, "get_instructions", lambda code, **options: iter(known(code, **options)))
     config.add_cleanup(patch.undo)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at all that was imported, again and again."""
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one worker more than there are processors: tests wait for disks, servers and other processes."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")

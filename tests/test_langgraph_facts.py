@@ -39,6 +39,8 @@ from langgraph.types import RetryPolicy, Send
 from tidegate.checkpointers.saving import StrictSerializer
 from tidegate.errors import CircuitOpen, Transient
 
+pytestmark = pytest.mark.slow  # they change with LangGraph, not with Tidegate
+
 
 class State(TypedDict, total=False):
     log: Annotated[list[str], operator.add]

@@ -50,10 +50,6 @@ def test_a_thread_killed_in_any_step_is_resumed_to_the_same_result(tmp_path: Pat
     check(tmp_path, "sqlite:///tidegate.db", [*IN_EACH_STEP, *IN_THE_FAN_OUT])
 
 
-def test_a_thread_in_json_files_killed_in_its_fan_out_is_resumed_to_the_same_result(tmp_path: Path) -> None:
-    check(tmp_path, "file:///threads", ["enrich:enter:3"])
-
-
 @pytest.mark.slow
 def test_a_thread_in_postgresql_killed_in_any_step_is_resumed_to_the_same_result(
     tmp_path: Path, postgres_url: str

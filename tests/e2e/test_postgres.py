@@ -101,6 +101,7 @@ def model(*happenings: Callable[[], None]) -> ScriptedChat:
     return ScriptedChat(answer=answer)
 
 
+@pytest.mark.slow
 async def test_a_server_restarted_in_the_middle_of_a_step_is_not_noticed(server: Server) -> None:
     def restart() -> None:
         server.stop()
@@ -113,6 +114,7 @@ async def test_a_server_restarted_in_the_middle_of_a_step_is_not_noticed(server:
         assert [record.status for record in await pipeline.threads()] == ["complete"]
 
 
+@pytest.mark.slow
 async def test_a_thread_whose_server_went_away_is_resumed_once_it_is_back(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
