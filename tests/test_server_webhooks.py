@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +27,8 @@ from tidegate.server.service import Service
 from tidegate.services.signatures import SignatureError, Signatures
 from tidegate.testing import ManualClock
 
+ROOT = Path(__file__).parents[1]
+SURVEY = "tests/samples/port-survey.pdf"
 OLD = "whsec_" + base64.b64encode(b"the old secret of the sender").decode()
 NEW = "whsec_" + base64.b64encode(b"the new secret of the sender").decode()
 STRANGE = "whsec_" + base64.b64encode(b"the secret of somebody else!").decode()
@@ -64,6 +69,20 @@ def test_a_signed_message_becomes_a_thread(served: Served) -> None:
     found = served.until(answer.json()["thread_id"], "complete")
     assert (found["source"], found["trigger"], found["event_id"]) == ("ada.txt", "webhook", "msg_1")
     assert answer.headers["location"] == answer.json()["status_url"]
+
+
+def test_the_example_posts_a_file(served: Served) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples/serve/post.py", f"{served.service.url}/hooks/webhook", ROOT / SURVEY],
+        env={**os.environ, "WEBHOOK_SECRET": NEW, "NO_PROXY": "*"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.startswith("202 "), done.stdout + done.stderr
+    thread = served.until(json.loads(done.stdout.removeprefix("202 "))["thread_id"], "complete")
+    assert thread["source"] == "port-survey.pdf"
 
 
 def test_a_message_that_is_replayed_is_the_thread_that_it_was(served: Served) -> None:
