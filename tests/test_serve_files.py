@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,15 @@ def test_the_container_runs_as_nobody_in_particular_and_is_asked_for_its_health(
     assert re.search(r"^HEALTHCHECK .*\n.*/healthz", last, re.MULTILINE)
     assert "COPY --from=build" in last, "what built it is left behind"
     assert "pip install" not in last
+
+
+def test_the_container_has_a_client_for_each_kind_if_it_is_asked_for() -> None:
+    extras = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    by_default, asked_for = re.findall(r"EXTRAS=([\w,]+)", DOCKERFILE + (FOLDER / "README.md").read_text())
+    assert {"queue", "s3"} <= set(asked_for.split(","))
+    assert {*by_default.split(","), *asked_for.split(",")} <= extras.keys()
+    assert ".[serve,${EXTRAS}]" in DOCKERFILE
+    assert DOCKERFILE.count("\nARG EXTRAS") == 2, "an argument before the first FROM is asked for again behind it"
 
 
 def test_the_container_copies_what_there_is() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +34,8 @@ from tidegate.telemetry import names
 from tidegate.testing import ManualClock
 from tidegate.triggers.messages import Message, read_message
 
+ROOT = Path(__file__).parents[1]
+SURVEY = "tests/samples/port-survey.pdf"
 OLD = "whsec_" + base64.b64encode(b"the old secret of the sender").decode()
 NEW = "whsec_" + base64.b64encode(b"the new secret of the sender").decode()
 STRANGE = "whsec_" + base64.b64encode(b"the secret of somebody else!").decode()
@@ -91,6 +96,20 @@ def test_the_sender_s_span_is_the_parent_of_the_run_and_its_tracestate_the_run_s
         run = wait_for(lambda: next((each for each in exporter.get_finished_spans() if each.name == names.RUN), None))
     assert (run.parent.trace_id, run.parent.span_id) == (7, 8)
     assert run.context.trace_state.to_header() == "vendor=a,other=b"
+
+
+def test_the_example_posts_a_file(served: Served) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples/serve/post.py", f"{served.service.url}/hooks/webhook", ROOT / SURVEY],
+        env={**os.environ, "WEBHOOK_SECRET": NEW, "NO_PROXY": "*"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.startswith("202 "), done.stdout + done.stderr
+    thread = served.until(json.loads(done.stdout.removeprefix("202 "))["thread_id"], "complete")
+    assert thread["source"] == "port-survey.pdf"
 
 
 def test_a_message_that_is_replayed_is_the_thread_that_it_was(served: Served) -> None:

@@ -138,7 +138,7 @@ def serve(folder: Path) -> dict[str, str]:
         service.stop()
     told = service.log().replace(f":{service.port}", ":8321").rstrip()
     files = "\n".join(sorted(file.name for file in (folder / "summaries").iterdir()))
-    return {"serve": console("tidegate serve", f"{told}\n$ ls summaries\n{files}")}
+    return {"serve": console("mkdir inbox\n$ tidegate serve", f"{told}\n$ ls summaries\n{files}")}
 
 
 def _until(holds: Callable[[], bool]) -> None:
