@@ -126,6 +126,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, str], str]] = {
     "batch": (b"[]", {"content-type": "application/cloudevents-batch+json"}, "batch"),
     "avro": (b"", {"content-type": "application/cloudevents+avro"}, "another format"),
     "gzip": (b"", {"content-encoding": "gzip"}, "compressed"),
+    "many values": (b'{"text": [' + b"[]," * 500 + b"0]}", JSON, "more than 1000 values"),
     "two headers": (b"a", {"Name": "a", "name": "b"}, "two headers"),
     "no version": (json.dumps({**EVENT, "specversion": 1}).encode(), STRUCTURED, "specversion"),
     "version": (json.dumps({**EVENT, "specversion": "0.3"}).encode(), STRUCTURED, "specversion"),

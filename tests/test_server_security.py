@@ -19,6 +19,7 @@ from tidegate import Settings
 from tidegate.errors import SettingsError
 from tidegate.server import bodies, listening
 from tidegate.server import tokens as tokens_
+from tidegate.server.documents import Submission
 from tidegate.server.problems import MEDIA_TYPE
 from tidegate.server.service import Service
 
@@ -195,6 +196,15 @@ def test_a_text_in_json_is_as_large_as_any_document(served: Served) -> None:
     assert served.client.post("/v1/threads", json={"text": "a" * 20_000}).status_code == 202
     assert served.client.post("/v1/threads", json={"text": "a" * 20_001}).status_code == 413
     assert served.client.post("/v1/threads", files={"file": ("a", b"a" * 20_001)}).status_code == 413
+
+
+def test_json_of_many_values_is_refused_before_it_takes_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b'{"text": [' + b"[]," * 30_000 + b"0]}"  # of 100 MB a parser makes 5 GB
+    monkeypatch.setattr(Submission, "model_validate_json", None)
+    with serving() as served:
+        answer = served.client.post("/v1/threads", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert "more than 1000 values" in answer.json()["detail"]
 
 
 def test_a_body_that_comes_in_drops_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from tidegate.server.bodies import Share, read_body
 from tidegate.server.multipart import MultipartError, parse_form
 from tidegate.server.problems import Problem
 from tidegate.services.intake import LONGEST_NAME, Loaded, only_name
+from tidegate.services.json_size import MOST_VALUES, has_few_values
 
 FORM_OVERHEAD = 64 * 1024
 """Bytes that a form or JSON may have beside the document."""
@@ -138,6 +139,8 @@ async def validated(model: type[_Model], body: bytes) -> _Model:
     try:
         if len(body) < _IN_THREAD:
             return model.model_validate_json(body)
+        if not await asyncio.to_thread(has_few_values, body):
+            raise Problem(422, f"body: it has more than {MOST_VALUES} values", kind="validation")
         return await asyncio.to_thread(model.model_validate_json, body)
     except ValidationError as error:
         wrong: list[dict[str, Any]] = [

@@ -18,6 +18,7 @@ from cloudevents.core.v1.event import CloudEvent
 
 from tidegate.errors import DocumentTooLarge, EmptyDocument, EventInvalid, ServiceError, SourceUnavailable
 from tidegate.services.intake import Loaded, only_name
+from tidegate.services.json_size import MOST_VALUES, has_few_values
 from tidegate.store.inbox import LONGEST_ID, Envelope
 from tidegate.telemetry import traceparent as trace
 
@@ -350,6 +351,8 @@ def _json_form(body: bytes) -> dict[str, Any] | None:
 
 
 def _object(body: bytes) -> dict[str, Any]:
+    if not has_few_values(body):
+        raise EventInvalid(f"a message is JSON of more than {MOST_VALUES} values; send a document as one of them")
     try:
         value = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_number)
     except EventInvalid:
