@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -53,6 +54,17 @@ def postgres_url() -> Iterator[str]:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("SET client_min_messages = warning")
         connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE".encode())
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Take away what a command set up: it would write to the stderr of its test, which is closed after that."""
+    root, httpx = logging.getLogger(), logging.getLogger("httpx")
+    before = root.handlers[:], root.level, httpx.level
+    yield
+    root.handlers[:], level, of_httpx = before
+    root.setLevel(level)
+    httpx.setLevel(of_httpx)
 
 
 @pytest.fixture
