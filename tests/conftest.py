@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import functools
 import gc
+import logging
 import os
 import sys
 import uuid
@@ -84,6 +85,17 @@ def postgres_url() -> Iterator[str]:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("SET client_min_messages = warning")
         connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE".encode())
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Take away what a command set up: it would write to the stderr of its test, which is closed after that."""
+    root, httpx = logging.getLogger(), logging.getLogger("httpx")
+    before = root.handlers[:], root.level, httpx.level
+    yield
+    root.handlers[:], level, of_httpx = before
+    root.setLevel(level)
+    httpx.setLevel(of_httpx)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,17 +24,6 @@ from tidegate.testing import ManualClock
 
 SECRET = "Iwan Roberts owes 3,000"
 _log = logging.getLogger("tidegate.test")
-
-
-@pytest.fixture(autouse=True)
-def root() -> Iterator[None]:
-    """Leave the logging of this process as it was."""
-    logger, httpx = logging.getLogger(), logging.getLogger("httpx")
-    before = logger.handlers[:], logger.level, httpx.level
-    yield
-    logger.handlers[:], level, of_httpx = before
-    logger.setLevel(level)
-    httpx.setLevel(of_httpx)
 
 
 def written(shape: logs.Format, *, verbose: bool = True) -> io.StringIO:
