@@ -514,7 +514,7 @@ async def test_operations_go_on_after_connections_were_lost(saver: PostgresSaver
 async def test_a_process_that_hangs_while_it_stores_gives_its_locks_back_and_stores_once_more(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_server, "IDLE_IN_TRANSACTION", 0.1)
+    monkeypatch.setattr(postgres_server, "IDLE_IN_TRANSACTION", 0.5)
     dump, begun, free = PostgresSaver._dump_blobs, threading.Event(), threading.Event()
 
     def hang(*arguments: Any) -> Any:

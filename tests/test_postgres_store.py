@@ -309,7 +309,7 @@ async def test_a_serialization_failure_that_does_not_pass_is_told(postgres_url: 
 async def test_a_process_that_hangs_in_a_transaction_loses_it(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_server, "IDLE_IN_TRANSACTION", 0.1)
+    monkeypatch.setattr(postgres_server, "IDLE_IN_TRANSACTION", 0.5)
     database = PostgresDatabase(read_url(postgres_url), [FIRST])
     await database.write(insert(1))
     calls = 0
