@@ -376,6 +376,8 @@ def expected(text: str) -> str:
 @given(st.text() | st.lists(st.sampled_from(HOSTILE) | st.text("<>&[]()!*_`#-=+|~\\.:\n 19a")).map("".join))
 @example("www.evil.com and https://evil.com and a@evil.com")
 @example("1.\\")
+@example("report ##")
+@example("#")
 def test_whatever_text_is_shown_as_it_is_and_makes_no_markup(text: str) -> None:
     shows_as_it_is(text)
 

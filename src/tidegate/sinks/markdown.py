@@ -17,6 +17,9 @@ _JOINERS = "\u200c\u200d"  # without which Persian, Indic scripts and many emoji
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$^])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _BLOCK = re.compile(r"^([#+=:-]|\d+(?=[.)]))")
+_CLOSING = re.compile(r"#$")
+"""The end of a heading may repeat the signs at its beginning, which are not shown."""
+
 _LINK = re.compile(r"(://|\bwww\.|\b(?:mailto|xmpp):|@)", re.IGNORECASE)
 
 
@@ -39,6 +42,7 @@ def escaped(text: object) -> str:
     line = " ".join(_printable(str(text)).split())
     line = "".join(_ENTITIES.get(character, character) for character in _SPECIAL.sub(r"\\\1", line))
     line = _LINK.sub(lambda found: found[0].replace(".", r"\.").replace(":", r"\:").replace("@", "&#64;"), line)
+    line = _CLOSING.sub(r"\\#", line)
     return _BLOCK.sub(lambda found: f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}", line)
 
 
