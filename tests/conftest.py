@@ -7,6 +7,7 @@ import functools
 import gc
 import logging
 import os
+import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -34,6 +35,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # `make coverage` measures the workers. Programs that tests start run as they do elsewhere: measuring them imports
     # modules that they must not import by themselves, and takes time.
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+# A shell has what it runs beside it ignore Ctrl-C; the programs that tests start, and send it to, would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where the environment forbids to keep bytecode, as in many containers, each worker and each program that a test starts
 # would compile all tests and all of Tidegate anew: 6 s a worker.

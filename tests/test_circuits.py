@@ -256,6 +256,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_of_four_processes_with_thirteen_callers_each_one_caller_is_let_through(
     place: str, shared: SharedCircuits, clock: ManualClock
 ) -> None:

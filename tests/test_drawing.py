@@ -156,6 +156,7 @@ def test_any_graph_is_drawn_without_lines_over_boxes(edges: list[tuple[str, str,
     assert lay_out(drawn) == layout
 
 
+@pytest.mark.slow
 def test_a_large_graph_is_laid_out_in_reasonable_time() -> None:
     edges = [(f"s{i}", f"s{j}", "because") for i in range(100) for j in (i + 1, i + 7, i // 2) if j < 100]
     began = time.perf_counter()

@@ -55,6 +55,7 @@ def calls(clock: ManualClock) -> Calls:
 # places
 
 
+@pytest.mark.slow
 async def test_of_a_thousand_calls_the_server_never_sees_an_eleventh_at_once() -> None:
     async with EnrichmentServer(then=Reply(body=b"12", every=0.0005)) as server:
         guard = Guard.for_service("api", concurrency=10)

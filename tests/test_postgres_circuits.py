@@ -148,6 +148,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 async def test_a_server_that_goes_away_and_comes_back(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
     database = LivePostgres(read_url(server.url), patience=0.1)

@@ -340,6 +340,7 @@ async def test_damage_that_the_server_finds_is_told(database: PostgresDatabase) 
         await database.read(find)
 
 
+@pytest.mark.slow
 async def test_a_server_that_crashes_in_the_middle_of_work_is_told(server: Server) -> None:
     database = PostgresDatabase(read_url(server.url), [FIRST], patience=0.2)
 
@@ -363,6 +364,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 async def test_a_server_that_stops_and_starts_is_waited_for(server: Server) -> None:
     database = PostgresDatabase(read_url(server.url), [FIRST])
     await database.write(insert(1))

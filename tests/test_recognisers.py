@@ -374,6 +374,7 @@ def test_every_planted_name_is_found_where_it_was_planted(names: list[str], fill
     assert {name: found[name] for name in planted} == planted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -403,6 +404,7 @@ def test_time_grows_with_the_text_and_not_faster(text: str) -> None:
     assert large < 15 * small + 0.5
 
 
+@pytest.mark.slow
 def test_five_thousand_names_are_found_in_one_pass() -> None:
     syllables = ["ba", "ko", "ri", "ne", "lu", "mo", "sa", "ti", "ve", "zu"]
     names = [

@@ -109,6 +109,7 @@ def test_nothing_of_a_document_or_an_answer_leaves_by_itself() -> None:
     assert "salted" not in logged.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redacted", [False, True])
 def test_prompts_and_answers_are_recorded_where_that_is_asked_for_and_go_through_the_redaction(redacted: bool) -> None:
     wanted = {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "true"}
