@@ -12,14 +12,14 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.servers.postgres import POSTGRES
 from tidegate.store.database import Database
-from tidegate.store.postgres import PostgresDatabase
-from tidegate.store.postgres_url import read_url
 from tidegate.store.schema import SERVER_STORE, STORE
+from tidegate.store.transactions import Store
 from tidegate.testing import ManualClock
 
 NO_SKIP = "TIDEGATE_TEST_NO_SKIP"
@@ -110,15 +110,17 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
-) -> AsyncIterator[Database | PostgresDatabase]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
     """A store, of each kind in turn."""
-    database: Database | PostgresDatabase
+    database: Any
     if request.param == "sqlite":
         database = Database(tmp_path / "store.db", STORE, clock=clock)
     else:
-        database = PostgresDatabase(read_url(request.getfixturevalue("postgres_url")), SERVER_STORE, clock=clock)
+        url = request.getfixturevalue("postgres_url")
+        from tidegate.store.postgres import PostgresDatabase
+        from tidegate.store.postgres_url import read_url
+
+        database = PostgresDatabase(read_url(url), SERVER_STORE, clock=clock)
     await database.open()
     yield database
     await database.close()
