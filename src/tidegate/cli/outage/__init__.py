@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from tidegate.cli import notices
 from tidegate.cli.exit_codes import INTERRUPTED
 from tidegate.cli.outage.screen import Screen
 from tidegate.cli.outage.story import Story
@@ -17,6 +19,8 @@ from tidegate.cli.outage.story import Story
 
 def demo() -> None:
     """Tell the story; all that it stores is in a temporary folder, which is removed however it ends."""
+    if not notices.tell_routes():  # what the log warns of is the story
+        logging.getLogger("tidegate").setLevel(logging.ERROR)
     os.environ["no_proxy"] = "*"  # whatever proxy there is for the network, and be it one that cannot be used
     try:
         with tempfile.TemporaryDirectory(prefix="tidegate-demo-") as folder, Screen() as screen:
